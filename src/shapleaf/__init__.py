@@ -1,0 +1,3 @@
+"""shapleaf: principled structured pruning of PyTorch models."""
+
+__version__ = "0.1.0"

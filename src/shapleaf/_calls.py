@@ -1,0 +1,69 @@
+"""Names for the torch function calls of one forward pass.
+
+A call is ``module:function#k``: the k-th time that function ran inside that module's own
+``forward``. The name is the same in every forward of the same code, which is how a place
+found by the tracer is found again when units are masked there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+
+
+class Calls(TorchFunctionMode):
+    """Sees every outermost torch function that a model's Python code calls.
+
+    Subclasses override :meth:`call`. Module names come from hooks that torch keeps apart from
+    the model, so the model's own hooks and attributes are not touched.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._names = {id(module): name for name, module in reversed([*model.named_modules()])}
+        self._stack = [""]
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def module(self) -> str:
+        """Name of the innermost module whose ``forward`` is running; empty at the top."""
+        return self._stack[-1]
+
+    def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one call; ``key`` is its name."""
+        return func(*args, **kwargs)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        place = (self.module, getattr(func, "__name__", "?"))
+        key = f"{place[0]}:{place[1]}#{self._counts[place]}"
+        self._counts[place] += 1
+        return self.call(key, func, args, kwargs or {})
+
+    def __enter__(self) -> Calls:
+        thread = threading.get_ident()
+
+        def push(module: nn.Module, _: Any) -> None:
+            if threading.get_ident() == thread:
+                self._stack.append(self._names.get(id(module), self.module))
+
+        def pop(module: nn.Module, _: Any, __: Any) -> None:
+            if threading.get_ident() == thread:
+                self._stack.pop()
+
+        self._hooks = (
+            register_module_forward_pre_hook(push),
+            register_module_forward_hook(pop, always_call=True),
+        )
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        for hook in self._hooks:
+            hook.remove()

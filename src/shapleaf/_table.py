@@ -1,0 +1,69 @@
+"""The one renderer of tables, for the terminal and the notebook."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Sequence
+
+Rows = Sequence[Sequence[object]]
+
+
+def number(value: float) -> str:
+    """A count or measure, short enough for a table cell.
+
+    >>> number(1234567), number(0.123456), number(3.0), number(12)
+    ('1,234,567', '0.1235', '3', '12')
+    """
+    if value != value:
+        return "nan"
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.4g}" if abs(value) >= 1000 or abs(value) < 1e-3 else f"{value:.4g}"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return number(value) if isinstance(value, int | float) else str(value)
+
+
+def text(title: str, header: Sequence[str], rows: Rows, *, footer: str = "") -> str:
+    """An aligned plain-text table; columns that hold numbers are right-aligned.
+
+    >>> print(text("units", ["group", "kept"], [["conv1", 8], ["fc", 120]]))
+    units
+    group  kept
+    ─────  ────
+    conv1     8
+    fc      120
+    """
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
+    right = [bool(rows) and all(_numeric(row[i]) for row in rows) for i in range(len(header))]
+    out = io.StringIO()
+    print(title, file=out)
+    for row in ([list(header), ["─" * width for width in widths], *cells]) if header else []:
+        pieces = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+        print("  ".join(pieces).rstrip(), file=out)
+    if footer:
+        print(footer, file=out)
+    return out.getvalue().rstrip("\n")
+
+
+def _numeric(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def to_html(title: str, header: Sequence[str], rows: Rows, *, footer: str = "") -> str:
+    """The same table as an HTML fragment, for ``_repr_html_``."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(_cell(value))}</td>" for value in row) + "</tr>"
+        for row in rows
+    )
+    caption = html.escape(title)
+    note = f"<p>{html.escape(footer)}</p>" if footer else ""
+    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"

@@ -1,0 +1,240 @@
+"""Masks on units: the model with some of its units unseen, and nothing sliced.
+
+Removing a unit is the consumer no longer seeing it, so masks are laid on what consumers read,
+at the sites of a graph. The model itself is never changed: while it runs, the reading calls are
+recognised by name and their argument is replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from . import _context
+from ._calls import Calls
+from .data import batches
+from .errors import PlanError
+from .records import Graph, Group, Plan
+
+Fill = Mapping[tuple[str, int], Tensor]
+
+
+@runtime_checkable
+class Removal(Protocol):
+    """What an absent unit leaves behind: a fill for every (call, argument), broadcast over examples."""
+
+    def fill(self, model: nn.Module, gates: Gates, data: Any) -> Fill: ...
+
+
+@dataclass(frozen=True)
+class Zero:
+    """An absent unit is zero (Ancona et al. 2020): slicing does exactly this.
+
+    >>> Zero().fill(nn.Identity(), Gates(()), None)
+    {}
+    """
+
+    def fill(self, model: nn.Module, gates: Gates, data: Any) -> Fill:
+        """Nothing takes the unit's place."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Mean:
+    """An absent unit is its mean over the calibration data: what folding means into biases realises.
+
+    The mean is taken over the examples and, in feature maps, over all places.
+
+    Args:
+        data: the calibration batches; by default the data that the criterion is computed on.
+    """
+
+    data: Any = field(default=None, compare=False, repr=False)
+
+    def fill(self, model: nn.Module, gates: Gates, data: Any) -> Fill:
+        """The mean of every argument that the gates read, in the shape of its index."""
+        sums: dict[tuple[str, int], Tensor] = {}
+        seen = 0
+
+        def add(place: tuple[str, int], gate: Gate, read: Tensor) -> Tensor:
+            axes = [0, *(1 + a for a, size in enumerate(gate.index.shape) if size == 1 and read.shape[1 + a] > 1)]
+            mean = read.double().mean(axes, keepdim=True)[0] * weight
+            sums[place] = sums[place] + mean if place in sums else mean
+            return read
+
+        source = data if self.data is None else self.data
+        with torch.no_grad(), _context.inference(model):
+            for batch in batches(source, device=_device(model), labelled=False):
+                weight = batch.examples
+                seen += weight
+                with Reader(model, gates, add):
+                    _context.forward(model, batch.inputs)
+        return {place: total / seen for place, total in sums.items()}
+
+
+@dataclass(slots=True, eq=False)
+class Gate:
+    """One argument of one reading call: which column of which groups' masks each element obeys.
+
+    ``index`` counts through the masks of ``groups`` laid side by side; the column after the last
+    is a constant one, for elements that belong to none.
+    """
+
+    groups: tuple[str, ...]
+    index: Tensor
+    source: int
+    _on: dict[torch.device, Tensor] = field(default_factory=dict)
+
+    def columns(self, device: torch.device) -> Tensor:
+        """The index, flat, on a device."""
+        if device not in self._on:
+            self._on[device] = self.index.reshape(-1).to(device)
+        return self._on[device]
+
+    def factor(self, masks: Mapping[str, Tensor], like: Tensor) -> Tensor:
+        """The masks as a factor for the argument ``like``: (examples or 1, *index)."""
+        parts = [masks[name] for name in self.groups]
+        rows = max(len(part) for part in parts)
+        one = torch.ones(rows, 1, device=like.device, dtype=like.dtype)
+        table = torch.cat([*(part.to(like).expand(rows, -1) for part in parts), one], 1)
+        factor = table.index_select(1, self.columns(like.device)).view(rows, *self.index.shape)
+        if rows not in (1, len(like)):
+            if len(like) % rows:
+                raise PlanError(
+                    f"masks for {rows} examples meet an activation of length {len(like)} along the first "
+                    "dimension; the examples must lie there."
+                )
+            factor = factor.repeat_interleave(len(like) // rows, 0)
+        return factor
+
+
+class Gates:
+    """The gates of some groups of a graph: call name to argument to gate."""
+
+    def __init__(self, groups: Iterable[Group]) -> None:
+        self.groups = tuple(groups)
+        self.at: dict[str, dict[int, Gate]] = {}
+        found: dict[tuple[str, int], list[tuple[Group, Tensor, int]]] = {}
+        for group in self.groups:
+            for site in group.sites:
+                found.setdefault((site.call, site.arg), []).append((group, site.index, site.source))
+        for (call, arg), readers in found.items():
+            shape = torch.broadcast_shapes(*(index.shape for _, index, _ in readers))
+            total = sum(group.size for group, _, _ in readers)
+            combined = torch.full(shape, total)
+            offset = 0
+            for group, index, _ in readers:
+                combined = torch.where(index >= 0, index + offset, combined)
+                offset += group.size
+            names = tuple(group.name for group, _, _ in readers)
+            self.at.setdefault(call, {})[arg] = Gate(names, combined, readers[0][2])
+
+    def ones(self, examples: int, like: Tensor) -> dict[str, Tensor]:
+        """A mask of ones for every group."""
+        return {g.name: torch.ones(examples, g.size, device=like.device, dtype=like.dtype) for g in self.groups}
+
+
+Replace = Callable[[tuple[str, int], Gate, Tensor], Tensor]
+
+
+class Reader(Calls):
+    """Runs a forward in which every gated argument passes through ``replace``."""
+
+    def __init__(self, model: nn.Module, gates: Gates, replace: Replace) -> None:
+        super().__init__(model)
+        self._gates, self._replace = gates, replace
+
+    def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        gated = self._gates.at.get(key)
+        if gated:
+            leaves, spec = tree_flatten((args, kwargs))
+            places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+            for arg, gate in gated.items():
+                leaves[places[arg]] = self._replace((key, arg), gate, leaves[places[arg]])
+            args, kwargs = tree_unflatten(leaves, spec)
+        return func(*args, **kwargs)
+
+
+class Masks:
+    """Lays masks on what is read; reads of one tensor see one and the same masked tensor.
+
+    Attributes:
+        seen: source number to the masked tensor and its gate, in the order read: what gradients with
+            respect to activations are taken of.
+    """
+
+    def __init__(self, masks: Mapping[str, Tensor], fill: Fill | None = None) -> None:
+        self.masks, self.fill = masks, fill or {}
+        self.seen: dict[tuple[Any, ...], tuple[Gate, Tensor]] = {}
+
+    def __call__(self, place: tuple[str, int], gate: Gate, read: Tensor) -> Tensor:
+        key = (gate.source, gate.groups, gate.index.shape)
+        known = self.seen.get(key)
+        if known is not None and place not in self.fill and torch.equal(known[0].index, gate.index):
+            return known[1]
+        factor = gate.factor(self.masks, read)
+        out = read * factor
+        if place in self.fill:
+            out = out + self.fill[place].to(read) * (1 - factor)
+        self.seen[key] = (gate, out)
+        return out
+
+
+class Masked(nn.Module):
+    """A model seen through a plan: the function of the pruned model, with nothing sliced.
+
+    Calling it runs the model itself, which it holds by reference and never changes.
+    """
+
+    def __init__(self, model: nn.Module, plan: Plan, fill: Fill, gates: Gates) -> None:
+        super().__init__()
+        self.model = model
+        self._fill, self._gates = fill, gates
+        self._masks = {g.name: plan.mask(g.name)[None].float() for g in gates.groups}
+        self.train(model.training)
+
+    def train(self, mode: bool = True) -> Masked:
+        """Sets the wrapper's own flag and the model's."""
+        super().train(mode)
+        return self
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's output with the plan's removed units unseen."""
+        with Reader(self.model, self._gates, Masks(self._masks, self._fill)):
+            return self.model(*args, **kwargs)
+
+
+def masked(model: nn.Module, plan: Plan, *, removal: Removal | None = None) -> Masked:
+    """The pruned function without pruning: removed units are not seen by any consumer.
+
+    For exact groups ``masked(model, plan)(x)`` equals ``prune(model, plan)[0](x)`` up to floating-point
+    rounding; with ``removal=Mean(calibration)`` it equals pruning with ``FoldMean(calibration)``.
+
+    Raises:
+        StaleGraphError: the plan belongs to another model.
+
+    >>> import shapleaf as sl
+    >>> model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> graph = sl.trace(model, torch.zeros(1, 3))
+    >>> plan = sl.plan(graph, {"0": (0, 1, 5)})
+    >>> masked(model, plan)(torch.zeros(4, 3)).shape
+    torch.Size([4, 2])
+    """
+    plan.graph.check(model)
+    gates = Gates(plan.graph[name] for name in plan.pruned)
+    fill = (removal or Zero()).fill(model, gates, None)
+    return Masked(model, plan, fill, gates)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def check_groups(graph: Graph, names: Iterable[str] | None) -> tuple[Group, ...]:
+    """The groups that the shell patterns select; all of them for None."""
+    return graph.groups if names is None else graph.select(*names)

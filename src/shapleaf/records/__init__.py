@@ -1,0 +1,25 @@
+"""The frozen records that travel from stage to stage."""
+
+from .graph import Axis, Blocked, Graph, Group, Op, Site, Slice, TensorInfo
+from .plan import Cost, Plan
+from .receipt import Edit, Receipt
+from .report import Measurement, Report
+from .scores import Scores
+
+__all__ = [
+    "Axis",
+    "Blocked",
+    "Cost",
+    "Edit",
+    "Graph",
+    "Group",
+    "Measurement",
+    "Op",
+    "Plan",
+    "Receipt",
+    "Report",
+    "Scores",
+    "Site",
+    "Slice",
+    "TensorInfo",
+]

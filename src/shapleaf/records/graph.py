@@ -1,0 +1,210 @@
+"""Graph: which units of a model are coupled, who owns them and who reads them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from .._store import Tensor
+from ..errors import PlanError, StaleGraphError
+from ._base import Part, Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Slice(Part):
+    """The positions that each unit of a group owns along one axis of one tensor.
+
+    Attributes:
+        tensor: name of the parameter or buffer, as in ``state_dict``.
+        dim: the axis.
+        index: integers of shape ``(units, positions)``.
+    """
+
+    tensor: str
+    dim: int
+    index: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Site(Part):
+    """A place where a consumer reads the group's activation.
+
+    Attributes:
+        call: the reading function call, ``module:function#k`` (its k-th such call in one forward).
+        arg: which tensor among the call's flattened arguments is read.
+        index: for every element of that argument along its labelled axes the unit it belongs to,
+            -1 where it belongs to none; broadcastable to the argument without its batch.
+        weight: the consumer's own parameter that is contracted with the activation, if any.
+        dim: the axis of ``weight`` that reads the units.
+        source: sites with the same number read the same tensor.
+    """
+
+    call: str
+    arg: int
+    index: Tensor
+    weight: str | None = None
+    dim: int = 1
+    source: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Group(Part):
+    """Units that are removed together from every tensor that carries them.
+
+    Attributes:
+        name: the module that produces the units.
+        size: how many units there are.
+        slices: what each unit owns, parameters and buffers.
+        sites: where the units are read.
+        exact: whether masking at the sites and slicing give the same function.
+        reason: why not, if not.
+    """
+
+    name: str
+    size: int
+    slices: tuple[Slice, ...]
+    sites: tuple[Site, ...]
+    exact: bool = True
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Blocked(Part):
+    """An axis that must not shrink, and what forbids it."""
+
+    tensor: str
+    dim: int
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TensorInfo(Part):
+    """Name, shape and dtype of a parameter or buffer; aliases of a tied one."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    parameter: bool
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Axis(Part):
+    """The length of an axis under a plan: ``fixed + sum(per_unit * units kept)``."""
+
+    fixed: int
+    groups: tuple[str, ...] = ()
+    per_unit: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Op(Part):
+    """A contraction: its multiply-accumulates for one example are ``scale`` times the axes' lengths."""
+
+    call: str
+    scale: float
+    axes: tuple[Axis, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Graph(Record):
+    """What :func:`shapleaf.trace` found in a model; holds names and integers, no module.
+
+    Attributes:
+        groups: the groups of units that can be removed, in the order of the model's parameters.
+        tensors: every parameter and buffer; their names, shapes and dtypes make the fingerprint.
+        ops: the contractions, from which MACs are counted under any plan.
+        ties: sets of groups that must keep equal numbers of units.
+        blocked: the axes that cannot shrink, with reasons.
+        dropouts: (module, group) for every dropout that acts on a group's units alone.
+        norms: (consumer's call, BatchNorm) where a BatchNorm directly reads a consumer's output.
+        inputs: shapes, dtypes and ranges of the example inputs, nested as they were.
+        notes: what else the user should know.
+    """
+
+    groups: tuple[Group, ...]
+    tensors: tuple[TensorInfo, ...]
+    ops: tuple[Op, ...] = ()
+    ties: tuple[tuple[str, ...], ...] = ()
+    blocked: tuple[Blocked, ...] = ()
+    dropouts: tuple[tuple[str, str], ...] = ()
+    norms: tuple[tuple[str, str], ...] = ()
+    inputs: Any = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of names, shapes and dtypes: equal for the same architecture, whatever its weights."""
+        lines = "\n".join(f"{t.name} {t.shape} {t.dtype}" for t in self.tensors)
+        return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+    def __getitem__(self, name: str) -> Group:
+        for group in self.groups:
+            if group.name == name:
+                return group
+        known = ", ".join(group.name for group in self.groups)
+        raise PlanError(f"no group is named {name!r}; the groups are: {known}.")
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def select(self, *patterns: str) -> tuple[Group, ...]:
+        """The groups whose names match any of the shell patterns, in order.
+
+        Raises:
+            PlanError: a pattern matches nothing.
+        """
+        for pattern in patterns:
+            if not any(fnmatchcase(group.name, pattern) for group in self.groups):
+                self[pattern]
+        return tuple(g for g in self.groups if any(fnmatchcase(g.name, p) for p in patterns))
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model that this graph was not traced from.
+
+        Raises:
+            StaleGraphError: names, shapes or dtypes differ; the message shows the first difference.
+        """
+        mine = {t.name: (t.shape, t.dtype) for t in self.tensors}
+        seen = {
+            name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+            for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+        }
+        for name in [*mine, *seen]:
+            if mine.get(name) != seen.get(name):
+                expected, received = mine.get(name, "absent"), seen.get(name, "absent")
+                raise StaleGraphError(
+                    f"this record belongs to another model: {name} is {received}, expected {expected}. "
+                    "Trace the model again, or load the one that was traced."
+                )
+
+    def table(self) -> dict[str, Any]:
+        rows = [
+            [g.name, g.size, len({s.tensor for s in g.slices}), len(g.sites), "yes" if g.exact else g.reason]
+            for g in self.groups
+        ]
+        units = sum(group.size for group in self.groups)
+        footer = [f"{units:,} units in {len(self.groups)} groups, {len(self.blocked)} axes blocked"]
+        footer += [f"tied: {' = '.join(tie)}" for tie in self.ties]
+        reasons: dict[str, list[str]] = {}
+        for block in self.blocked:
+            reasons.setdefault(block.reason, []).append(f"{block.tensor}[{block.dim}]")
+        footer += [
+            f"  {reason}: {', '.join(where[:4])}{f' and {len(where) - 4} more' if len(where) > 4 else ''}"
+            for reason, where in reasons.items()
+        ]
+        return {
+            "title": f"Graph {self.fingerprint}",
+            "header": ["group", "units", "tensors", "sites", "exact"],
+            "rows": rows,
+            "footer": "\n".join([*footer, *self.notes]),
+        }

@@ -1,0 +1,93 @@
+"""Plan: which units stay, and what the model then costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..errors import PlanError
+from ._base import Part, Record
+from .graph import Graph
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Cost(Part):
+    """Units, parameters (elements) and MACs (multiply-accumulates for one example)."""
+
+    units: int
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plan(Record):
+    """The units that stay, sorted, for every group of a graph.
+
+    Attributes:
+        graph: the graph that is planned.
+        keep: group name to the indices of the units kept; every group of the graph is named.
+        before, after: the cost of the model as it is and as planned.
+        made_by: budget, strategy and criterion.
+
+    Raises:
+        PlanError: an unknown group, or units that are missing, repeated or out of range.
+    """
+
+    graph: Graph
+    keep: dict[str, tuple[int, ...]]
+    before: Cost
+    after: Cost
+    made_by: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keep", dict(self.keep))
+        names = [group.name for group in self.graph]
+        for name in self.keep:
+            if name not in names:
+                raise PlanError(f"no group is named {name!r}; the groups are: {', '.join(names)}.")
+        for group in self.graph:
+            kept = self.keep.get(group.name, tuple(range(group.size)))
+            if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < group.size:
+                raise PlanError(
+                    f"group {group.name}: units to keep must be sorted, unique and within "
+                    f"0..{group.size - 1}, at least one; received {list(kept)[:12]}."
+                )
+            self.keep[group.name] = tuple(kept)
+        for tie in self.graph.ties:
+            counts = {name: len(self.keep[name]) for name in tie}
+            if len(set(counts.values())) > 1:
+                raise PlanError(f"tied groups must keep equal numbers of units; received {counts}.")
+
+    def mask(self, name: str) -> torch.Tensor:
+        """A boolean tensor ``(units,)``: True where the unit stays."""
+        mask = torch.zeros(self.graph[name].size, dtype=torch.bool)
+        mask[list(self.keep[name])] = True
+        return mask
+
+    @property
+    def pruned(self) -> tuple[str, ...]:
+        """Names of the groups that lose units."""
+        return tuple(group.name for group in self.graph if len(self.keep[group.name]) < group.size)
+
+    def table(self) -> dict[str, Any]:
+        rows: list[list[object]] = []
+        for group in self.graph:
+            kept = len(self.keep[group.name])
+            rows.append([group.name, group.size, kept, f"{kept / group.size:.0%}"])
+        changes = [
+            f"{label} {a:,} -> {b:,} ({b / max(a, 1):.1%})"
+            for label, a, b in (
+                ("units", self.before.units, self.after.units),
+                ("params", self.before.params, self.after.params),
+                ("MACs", self.before.macs, self.after.macs),
+            )
+        ]
+        made = ", ".join(f"{key}={value}" for key, value in self.made_by.items())
+        return {
+            "title": "Plan",
+            "header": ["group", "units", "kept", "kept %"],
+            "rows": rows,
+            "footer": "\n".join([", ".join(changes), made]).strip(),
+        }

@@ -1,0 +1,52 @@
+"""Receipt: what was cut and changed, enough to do it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ._base import Part, Record
+from .plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Edit(Part):
+    """One module attribute that surgery changed, such as ``conv1.out_channels``."""
+
+    module: str
+    attribute: str
+    before: int | float
+    after: int | float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Receipt(Record):
+    """What :func:`shapleaf.prune` did.
+
+    Attributes:
+        plan: the plan that was carried out.
+        edits: the attributes that were set.
+        biases: parameters that compensation added (consumers that had no bias), with their lengths.
+        compensation: the compensation, as written in Python, or "none".
+        error: largest difference between the masked and the pruned model on the verification
+            inputs, relative to the largest output; None where a group is not exact.
+    """
+
+    plan: Plan
+    edits: tuple[Edit, ...] = ()
+    biases: tuple[tuple[str, int], ...] = ()
+    compensation: str = "none"
+    error: float | None = None
+
+    def table(self) -> dict[str, Any]:
+        rows = [
+            [f"{edit.module}.{edit.attribute}" if edit.module else edit.attribute, edit.before, edit.after]
+            for edit in self.edits
+        ]
+        proof = "not exact, not compared" if self.error is None else f"{self.error:.1e}"
+        return {
+            "title": "Receipt",
+            "header": ["attribute", "before", "after"],
+            "rows": rows,
+            "footer": f"compensation: {self.compensation}; masked against pruned: {proof}",
+        }

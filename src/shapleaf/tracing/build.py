@@ -1,0 +1,239 @@
+"""From solved labels to a graph: classes become units, classes on the same axes a group."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import TraceError
+from ..records import Axis, Blocked, Graph, Group, Op, Site, Slice, TensorInfo
+from .labels import Labeling, Owner, components, reasons, tied
+
+if TYPE_CHECKING:
+    from .trace import Trail
+
+STRUCTURAL = ("a convolution kernel", "each group's own channels")
+"""Reasons that hold by construction and are no news to the reader of a graph."""
+
+
+@dataclass(slots=True)
+class _Units:
+    """The solved labels: for each one its group and its unit, -1 where it must stay."""
+
+    flow: Labeling
+    root: np.ndarray
+    group: np.ndarray
+    unit: np.ndarray
+    kinds: np.ndarray
+    members: list[np.ndarray]
+
+    def owner(self, label: int) -> Owner:
+        starts = np.array([owner.start for owner in self.flow.owners])
+        return self.flow.owners[int(np.searchsorted(starts, label, side="right")) - 1]
+
+
+def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
+    """The graph of a traced model.
+
+    Raises:
+        TraceError: nothing can be removed; the message gives the reasons.
+    """
+    flow = trail.flow
+    for a, b in _shared_storage(model):
+        for tensor in (a, b):
+            for labels in flow.of(tensor):
+                flow.freeze(labels, "shares its storage with another tensor")
+    units = _solve(flow)
+    read = {(o.tensor, o.dim) for r in trail.readings if r.reader is not None for o in [units.owner(int(r.reader[0]))]}
+    names = _names(units, read)
+    blocked = _blocked(units)
+    if not names:
+        why = "; ".join(dict.fromkeys(b.reason for b in blocked)) or "it has no parameters with units"
+        raise TraceError(f"nothing in this model can be removed: {why}.")
+    groups = []
+    for number, name in enumerate(names):
+        blur = next((why for labels, why in flow.inexact if (units.group[labels] == number).any()), "")
+        groups.append(
+            Group(
+                name=name,
+                size=len(units.members[number]),
+                slices=_slices(units, number),
+                sites=_sites(units, number, trail),
+                exact=not blur,
+                reason=blur,
+            )
+        )
+    return Graph(
+        groups=tuple(groups),
+        tensors=_tensors(model),
+        ops=tuple(_op(units, names, c, examples) for c in trail.contractions),
+        ties=_ties(units, names),
+        blocked=blocked,
+        dropouts=_dropouts(units, names, trail),
+        norms=tuple(dict.fromkeys(trail.norms)),
+        inputs=inputs,
+        notes=tuple(trail.notes),
+    )
+
+
+def _solve(flow: Labeling) -> _Units:
+    root = flow.solve()
+    for owner in flow.owners:
+        mine = root[owner.start : owner.start + owner.size]
+        if mine[0] and (mine == mine[0]).all():
+            whole = torch.arange(owner.start, owner.start + owner.size)
+            flow.freeze(whole, f"all of {owner.tensor}[{owner.dim}] is one unit")
+    root = flow.solve()
+    kinds = flow.signatures(root)
+    group, unit = np.full(flow.count, -1), np.full(flow.count, -1)
+    members: dict[int, list[int]] = defaultdict(list)
+    for representative in np.unique(root[1:]):
+        if representative > 0:
+            members[int(kinds[representative])].append(int(representative))
+    ordered = sorted(members.values(), key=lambda reps: reps[0])
+    for number, reps in enumerate(ordered):
+        index = np.full(flow.count, -1)
+        index[reps] = np.arange(len(reps))
+        found = index[root]
+        unit = np.where(found >= 0, found, unit)
+        group[found >= 0] = number
+    return _Units(flow, root, group, unit, kinds, [np.array(reps) for reps in ordered])
+
+
+def _axes(units: _Units, number: int) -> list[tuple[Owner, np.ndarray]]:
+    """The owners that carry a group, with each unit's positions, (units, positions)."""
+    found = []
+    for owner in units.flow.owners:
+        span = slice(owner.start, owner.start + owner.size)
+        position = np.flatnonzero(units.group[span] == number)
+        if len(position):
+            order = np.argsort(units.unit[span][position], kind="stable")
+            found.append((owner, position[order].reshape(len(units.members[number]), -1)))
+    return found
+
+
+def _slices(units: _Units, number: int) -> tuple[Slice, ...]:
+    return tuple(
+        Slice(tensor=owner.tensor, dim=owner.dim, index=torch.from_numpy(index.astype(np.int64)))
+        for owner, index in _axes(units, number)
+    )
+
+
+def _names(units: _Units, read: set[tuple[str, int]]) -> list[str]:
+    """A group is named after the first module that produces its units."""
+    names: list[str] = []
+    for number in range(len(units.members)):
+        owners = [owner for owner, _ in _axes(units, number)]
+        producer = next((o for o in owners if (o.tensor, o.dim) not in read), owners[0])
+        base = producer.tensor.rpartition(".")[0] or producer.tensor
+        count = sum(name.split("#")[0] == base for name in names)
+        names.append(f"{base}#{count + 1}" if count else base)
+    return names
+
+
+def _sites(units: _Units, number: int, trail: Trail) -> tuple[Site, ...]:
+    sites = []
+    for reading in trail.readings:
+        labels = reading.labels.numpy()
+        index = np.where(units.group[labels] == number, units.unit[labels], -1)
+        index[labels == 0] = -1
+        if (index >= 0).any():
+            reader = None if reading.reader is None else units.owner(int(reading.reader[0]))
+            sites.append(
+                Site(
+                    call=reading.call,
+                    arg=reading.arg,
+                    index=torch.from_numpy(index[0].astype(np.int64)),
+                    weight=reader.tensor if reader else None,
+                    dim=reader.dim if reader else 1,
+                    source=reading.source,
+                )
+            )
+    return tuple(sites)
+
+
+def _op(units: _Units, names: list[str], contraction: Any, examples: int) -> Op:
+    axes = []
+    for labels in contraction.axes:
+        group = np.where(labels.numpy() > 0, units.group[labels.numpy()], -1)
+        present = [int(g) for g in np.unique(group) if g >= 0]
+        axes.append(
+            Axis(
+                fixed=int((group < 0).sum()),
+                groups=tuple(names[g] for g in present),
+                per_unit=tuple(float((group == g).sum() / len(units.members[g])) for g in present),
+            )
+        )
+    return Op(call=contraction.call, scale=contraction.scale / examples, axes=tuple(axes))
+
+
+def _ties(units: _Units, names: list[str]) -> tuple[tuple[str, ...], ...]:
+    by_kind = {int(units.kinds[reps[0]]): name for name, reps in zip(names, units.members, strict=True)}
+    found = {kinds for parts in units.flow.splits if (kinds := tied(units.root, units.kinds, parts))}
+    ties = [[names.index(by_kind[kind]) for kind in kinds] for kinds in found]
+    if not ties:
+        return ()
+    left = np.array([a for tie in ties for a in tie[1:]])
+    right = np.array([tie[0] for tie in ties for _ in tie[1:]])
+    root = components(len(names), left, right)
+    return tuple(
+        tuple(names[i] for i in np.flatnonzero(root == r)) for r in np.unique(root) if (root == r).sum() > 1
+    )
+
+
+def _blocked(units: _Units) -> tuple[Blocked, ...]:
+    why = reasons(units.flow, units.root)
+    found = []
+    for owner in units.flow.owners:
+        labels = range(owner.start, owner.start + owner.size)
+        held = [label for label in labels if units.root[label] == 0]
+        reason = why.get(held[0], "") if held else ""
+        if held and not reason.startswith(STRUCTURAL):
+            reason = reason or "coupled with places that have no units (padding or inputs)"
+            found.append(Blocked(tensor=owner.tensor, dim=owner.dim, size=len(held), reason=reason))
+    return tuple(found)
+
+
+def _dropouts(units: _Units, names: list[str], trail: Trail) -> tuple[tuple[str, str], ...]:
+    found = []
+    for module, labels in trail.dropouts:
+        groups = np.unique(units.group[labels.numpy()])
+        if len(groups) == 1 and groups[0] >= 0:
+            found.append((module, names[groups[0]]))
+    return tuple(dict.fromkeys(found))
+
+
+def _tensors(model: nn.Module) -> tuple[TensorInfo, ...]:
+    aliases: dict[int, list[str]] = defaultdict(list)
+    every = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    for name, tensor in every:
+        aliases[id(tensor)].append(name)
+    parameters = {id(tensor) for tensor in model.parameters()}
+    return tuple(
+        TensorInfo(
+            name=name,
+            shape=tuple(tensor.shape),
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            parameter=id(tensor) in parameters,
+            aliases=tuple(alias for alias in aliases[id(tensor)] if alias != name),
+        )
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+    )
+
+
+def _shared_storage(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    seen: dict[int, Tensor] = {}
+    shared = []
+    for tensor in [*model.parameters(), *model.buffers()]:
+        pointer = tensor.untyped_storage().data_ptr()
+        if tensor.numel() and pointer and seen.setdefault(pointer, tensor) is not tensor:
+            shared.append((seen[pointer], tensor))
+    return shared

@@ -1,0 +1,240 @@
+"""Identity labels: who is who along every axis, and which labels live and die together.
+
+Every axis of every parameter gets fresh integers, one per index. A tensor of the run carries
+*fields*: integer tensors of its own rank, of length 1 along the axes that they do not vary
+along. Label 0 means "must stay": an axis on which no field varies is an axis of zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from .._rng import stream
+
+Fields = list[Tensor]
+
+
+def varies(labels: Tensor, axis: int) -> bool:
+    """Whether a field carries identity along an axis."""
+    return labels.shape[axis] > 1
+
+
+def axes_of(labels: Tensor) -> tuple[int, ...]:
+    """The axes along which a field varies."""
+    return tuple(axis for axis in range(labels.ndim) if varies(labels, axis))
+
+
+def narrow(labels: Tensor) -> Tensor:
+    """The same field with length 1 along every axis on which it is constant."""
+    for axis, size in enumerate(labels.shape):
+        if size > 1:
+            first = labels.narrow(axis, 0, 1)
+            if bool((labels == first).all()):
+                labels = first
+    return labels
+
+
+def components(count: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The smallest member of each element's connected component.
+
+    >>> components(5, np.array([1, 3]), np.array([2, 4])).tolist()
+    [0, 1, 1, 3, 3]
+    """
+    root = np.arange(count)
+    while True:
+        a, b = root[left], root[right]
+        if np.array_equal(a, b):
+            return root
+        low = np.minimum(a, b)
+        np.minimum.at(root, a, low)
+        np.minimum.at(root, b, low)
+        while True:
+            jumped = root[root]
+            if np.array_equal(jumped, root):
+                break
+            root = jumped
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The axis of a parameter or buffer whose labels start at ``start``."""
+
+    tensor: str
+    dim: int
+    start: int
+    size: int
+
+
+@dataclass(slots=True)
+class Labeling:
+    """All labels of one trace, and everything the ops said about them."""
+
+    owners: list[Owner] = field(default_factory=list)
+    count: int = 1
+    pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    frozen: list[tuple[np.ndarray, str]] = field(default_factory=list)
+    inexact: list[tuple[np.ndarray, str]] = field(default_factory=list)
+    splits: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+    products: list[np.ndarray] = field(default_factory=list)
+    fields: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
+    active: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
+
+    def own(self, name: str, tensor: Tensor) -> None:
+        """Give a parameter or buffer fresh labels along each axis that has more than one index."""
+        mine = []
+        for dim, size in enumerate(tensor.shape):
+            if size > 1:
+                self.owners.append(Owner(name, dim, self.count, size))
+                shape = [1] * tensor.ndim
+                shape[dim] = size
+                mine.append(torch.arange(self.count, self.count + size).view(shape))
+                self.count += size
+        self.fields[tensor] = mine
+
+    def of(self, tensor: Tensor) -> Fields:
+        """The fields of a tensor; none for one that no parameter reached."""
+        found: Fields = self.fields.get(tensor, [])
+        return found
+
+    def unite(self, a: Tensor, b: Tensor) -> None:
+        """These labels live and die together, element by element after broadcasting."""
+        a, b = torch.broadcast_tensors(a, b)
+        left, right = a.reshape(-1).numpy(), b.reshape(-1).numpy()
+        differ = left != right
+        if differ.any():
+            self.pairs.append((left[differ].copy(), right[differ].copy()))
+
+    def freeze(self, labels: Tensor, reason: str) -> None:
+        """These labels must stay, for the reason given."""
+        self.frozen.append((np.unique(labels.numpy()), reason))
+
+    def blur(self, labels: Tensor, reason: str) -> None:
+        """Removing these labels changes a statistic: masking and slicing differ."""
+        self.inexact.append((np.unique(labels.numpy()), reason))
+
+    def meet(
+        self, operands: Sequence[tuple[Fields, Sequence[int]]], shape: Sequence[int], reason: str
+    ) -> Fields:
+        """Fields of an elementwise result: labels at the same place become one.
+
+        An operand that has full length along an axis but no identity there holds that axis.
+        """
+        rank = len(shape)
+        aligned = [
+            ([f.view([1] * (rank - f.ndim) + list(f.shape)) for f in fields], [1] * (rank - len(size)) + [*size])
+            for fields, size in operands
+        ]
+        for axis in range(rank):
+            if shape[axis] == 1:
+                continue
+            moving = [f for fields, _ in aligned for f in fields if varies(f, axis)]
+            if moving and any(
+                size[axis] > 1 and not any(varies(f, axis) for f in fields) for fields, size in aligned
+            ):
+                for labels in moving:
+                    self.freeze(labels, reason)
+        result: Fields = []
+        for fields, _ in aligned:
+            known = list(result)
+            for mine in fields:
+                axes = set(axes_of(mine))
+                meets = [other for other in known if axes & set(axes_of(other))]
+                for other in meets:
+                    self.unite(mine, other)
+                if not any(axes <= set(axes_of(other)) for other in meets):
+                    result.append(mine)
+        return result
+
+    def solve(self) -> np.ndarray:
+        """The representative of every label; 0 for the labels that must stay.
+
+        Repeats until every axis that code splits into a grid or into equal parts still can be
+        split so, whatever is removed.
+        """
+        while True:
+            root = self._components()
+            kinds = self.signatures(root)
+            extra = [pair for grid in self.products if (pair := _square(root, grid)) is not None]
+            extra += [
+                (np.concatenate(parts[1:]), np.tile(parts[0], len(parts) - 1))
+                for parts in self.splits
+                if not _even(root, parts) and not tied(root, kinds, parts)
+            ]
+            if not extra:
+                return root
+            self.pairs.extend(extra)
+
+    def signatures(self, root: np.ndarray) -> np.ndarray:
+        """For every class a number that is equal for classes on the same multiset of axes."""
+        weights = stream(0, "signature").integers(1, 2**63, size=len(self.owners), dtype=np.uint64)
+        kinds = np.zeros(self.count, np.uint64)
+        np.add.at(kinds, root[1:], np.repeat(weights, [owner.size for owner in self.owners]))
+        return kinds
+
+    def _components(self) -> np.ndarray:
+        zero = [(labels, np.zeros_like(labels)) for labels, _ in self.frozen]
+        return components(self.count, *_columns([*self.pairs, *zero]))
+
+
+Pairs = tuple[np.ndarray, np.ndarray]
+
+
+def _columns(pairs: Sequence[Pairs]) -> Pairs:
+    if not pairs:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    left, right = zip(*pairs, strict=True)
+    return np.concatenate(left), np.concatenate(right)
+
+
+def _square(root: np.ndarray, grid: np.ndarray) -> Pairs | None:
+    """What must still be united for a grid (rows, columns) to lose whole rows or whole columns.
+
+    Columns by default: the code that splits an axis names the number of rows.
+    """
+    classes = root[grid]
+    if (classes == classes[:, :1]).all() or (classes == classes[:1]).all():
+        return None
+    return grid[1:].ravel(), np.broadcast_to(grid[:1], grid[1:].shape).ravel()
+
+
+def _even(root: np.ndarray, parts: tuple[np.ndarray, ...]) -> bool:
+    """Whether every unit has as many labels in each part, so that the parts stay equal by themselves."""
+    counts = [np.unique(root[part], return_counts=True) for part in parts]
+    return all(np.array_equal(a, b) for c in counts for a, b in zip(c, counts[0], strict=True))
+
+
+def tied(root: np.ndarray, kinds: np.ndarray, parts: tuple[np.ndarray, ...]) -> tuple[int, ...] | None:
+    """The signature of each part's units, where each part is one group of its own; else None.
+
+    Such parts stay equal as long as the groups keep equal numbers of units: a tie.
+    """
+    found: list[int] = []
+    shape = None
+    for part in parts:
+        classes, counts = np.unique(root[part], return_counts=True)
+        free = classes > 0
+        mine = np.unique(kinds[classes[free]])
+        if len(mine) != 1:
+            return None
+        shape = shape or (int(free.sum()), tuple(counts))
+        if shape != (int(free.sum()), tuple(counts)) or int(mine[0]) in found:
+            return None
+        found.append(int(mine[0]))
+    return tuple(found)
+
+
+def reasons(labeling: Labeling, root: np.ndarray) -> dict[int, str]:
+    """For every label that must stay, the first reason given for anything it is coupled with."""
+    free = components(labeling.count, *_columns(labeling.pairs))
+    by_class: dict[int, str] = {}
+    for labels, reason in labeling.frozen:
+        for representative in np.unique(free[labels]):
+            by_class.setdefault(int(representative), reason)
+    still = np.flatnonzero(root == 0)
+    return {int(label): by_class.get(int(free[label]), "") for label in still[still > 0]}
