@@ -19,7 +19,7 @@ from . import _context
 from ._calls import Calls
 from .data import batches
 from .errors import PlanError
-from .records import Graph, Group, Plan
+from .records import Group, Plan
 
 Fill = Mapping[tuple[str, int], Tensor]
 
@@ -45,7 +45,7 @@ class Zero:
 
 
 @dataclass(frozen=True)
-class Mean:
+class CalibrationMean:
     """An absent unit is its mean over the calibration data: what folding means into biases realises.
 
     The mean is taken over the examples and, in feature maps, over all places.
@@ -69,7 +69,7 @@ class Mean:
 
         source = data if self.data is None else self.data
         with torch.no_grad(), _context.inference(model):
-            for batch in batches(source, device=_device(model), labelled=False):
+            for batch in batches(source, device=device_of(model), labelled=False):
                 weight = batch.examples
                 seen += weight
                 with Reader(model, gates, add):
@@ -196,12 +196,7 @@ class Masked(nn.Module):
         self.model = model
         self._fill, self._gates = fill, gates
         self._masks = {g.name: plan.mask(g.name)[None].float() for g in gates.groups}
-        self.train(model.training)
-
-    def train(self, mode: bool = True) -> Masked:
-        """Sets the wrapper's own flag and the model's."""
-        super().train(mode)
-        return self
+        self.training = model.training
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's output with the plan's removed units unseen."""
@@ -213,7 +208,7 @@ def masked(model: nn.Module, plan: Plan, *, removal: Removal | None = None) -> M
     """The pruned function without pruning: removed units are not seen by any consumer.
 
     For exact groups ``masked(model, plan)(x)`` equals ``prune(model, plan)[0](x)`` up to floating-point
-    rounding; with ``removal=Mean(calibration)`` it equals pruning with ``FoldMean(calibration)``.
+    rounding; with ``removal=CalibrationMean(calibration)`` it equals pruning with ``FoldMean(calibration)``.
 
     Raises:
         StaleGraphError: the plan belongs to another model.
@@ -231,10 +226,5 @@ def masked(model: nn.Module, plan: Plan, *, removal: Removal | None = None) -> M
     return Masked(model, plan, fill, gates)
 
 
-def _device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
-
-
-def check_groups(graph: Graph, names: Iterable[str] | None) -> tuple[Group, ...]:
-    """The groups that the shell patterns select; all of them for None."""
-    return graph.groups if names is None else graph.select(*names)

@@ -1,0 +1,279 @@
+"""From scores to a plan: how many units each group keeps within a budget, and which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from .cost import Costs
+from .errors import BudgetError, PlanError
+from .records import Cost, Graph, Plan, Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much may stay, or must go: exactly one of ``keep`` and ``remove``.
+
+    A float is a fraction, an int an absolute amount. Use :class:`Units`, :class:`Params`
+    or :class:`Macs`.
+
+    Raises:
+        BudgetError: both or none are given, or a fraction is not within 0 and 1.
+    """
+
+    keep: float | int | None = None
+    remove: float | int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.keep is None) == (self.remove is None):
+            raise BudgetError(f"{type(self).__name__} takes exactly one of keep= and remove=.")
+        value = self.keep if self.keep is not None else self.remove
+        assert value is not None
+        if isinstance(value, float) and not 0 <= value <= 1:
+            raise BudgetError(
+                f"{self}: a fraction lies between 0 and 1; give an int for an absolute amount."
+            )
+        if value < 0:
+            raise BudgetError(f"{self}: an amount is not negative.")
+
+    def measure(self, cost: Cost) -> int:
+        """The part of a cost that this budget is about."""
+        name = type(self).__name__.lower()
+        value: int = getattr(cost, name)
+        return value
+
+    def limit(self, full: Cost) -> float:
+        """The most that may remain."""
+        total = self.measure(full)
+        value = self.keep if self.keep is not None else self.remove
+        assert value is not None
+        amount = value * total if isinstance(value, float) else value
+        return amount if self.keep is not None else total - amount
+
+    def __str__(self) -> str:
+        word = f"keep={self.keep}" if self.keep is not None else f"remove={self.remove}"
+        return f"{type(self).__name__}({word})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Units(Budget):
+    """A budget on the number of units in the scored groups.
+
+    >>> print(Units(keep=0.75))
+    Units(keep=0.75)
+    """
+
+    __str__ = Budget.__str__
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params(Budget):
+    """A budget on the model's parameters (elements).
+
+    >>> Params(keep=0.5).limit(Cost(units=1, params=100, macs=1))
+    50.0
+    """
+
+    __str__ = Budget.__str__
+
+
+@dataclass(frozen=True, kw_only=True)
+class Macs(Budget):
+    """A budget on the multiply-accumulates for one example (half of the "FLOPs" of most papers).
+
+    >>> Macs(remove=30).limit(Cost(units=1, params=1, macs=100))
+    70
+    """
+
+    __str__ = Budget.__str__
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """In which order units go: the smaller a unit's key the earlier, ties in the order of the groups."""
+
+    def keys(self, ranked: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Group to ascending scores gives group to ascending keys."""
+        ...
+
+
+@dataclass(frozen=True)
+class Global:
+    """One ranking across all groups: the lowest scores go first, wherever they are.
+
+    >>> Global().keys({"a": np.array([1.0, 3.0])})["a"].tolist()
+    [1.0, 3.0]
+    """
+
+    def keys(self, ranked: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The scores themselves."""
+        return ranked
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The same fraction of every group.
+
+    >>> Uniform().keys({"a": np.array([1.0, 3.0])})["a"].tolist()
+    [0.5, 1.0]
+    """
+
+    def keys(self, ranked: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The fraction of the group that is gone once the unit is."""
+        return {name: (np.arange(len(scores)) + 1) / len(scores) for name, scores in ranked.items()}
+
+
+@dataclass(slots=True)
+class _Set:
+    """Groups that keep equal numbers of units: one group, or several that are tied."""
+
+    names: tuple[str, ...]
+    size: int
+    step: int
+    order: dict[str, np.ndarray]
+    scores: np.ndarray
+    fewest: int
+    keys: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def kept(self, removed: int) -> int:
+        """Units that stay when ``removed`` may go: rounded up to the step, never below the fewest."""
+        up = -(-(self.size - removed) // self.step) * self.step
+        return min(self.size, max(up, self.fewest))
+
+
+def allocate(
+    scores: Scores,
+    budget: Budget,
+    *,
+    strategy: Strategy | None = None,
+    min_keep: int = 1,
+    multiple_of: int = 8,
+) -> Plan:
+    """Decide which units stay: the best plan within the budget along the strategy's order.
+
+    Units leave in the order of the strategy until the cost, counted on the graph, is within the
+    budget; one step less would exceed it. Plans are nested: what a smaller budget keeps, a larger
+    one keeps as well. Only groups that were scored lose units; tied groups lose equally many.
+
+    Args:
+        scores: aggregated scores, ``(units,)`` for each group.
+        budget: ``Units``, ``Params`` or ``Macs``; fractions of units refer to the scored groups.
+        strategy: ``Global()`` (the default) or ``Uniform()``.
+        min_keep: every group keeps at least so many units.
+        multiple_of: kept counts are multiples of this where the group is wide enough (at least four
+            times it; half of it in a group half as wide, and so on): odd widths run slower than the
+            units they save.
+
+    Raises:
+        BudgetError: even the smallest plan exceeds the budget; the nearest achievable one is named.
+        PlanError: the scores are per example, or not finite.
+
+    >>> import torch, shapleaf as sl
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> graph = sl.trace(model, torch.zeros(1, 3))
+    >>> scores = sl.Scores(graph=graph, values={"0": torch.tensor([3.0, 1.0, 2.0, 5.0])})
+    >>> allocate(scores, Units(keep=0.5)).keep
+    {'0': (0, 3)}
+    """
+    if min_keep < 1 or multiple_of < 1:
+        raise BudgetError(f"min_keep={min_keep} and multiple_of={multiple_of} must be at least 1.")
+    sets = _sets(scores, min_keep, multiple_of)
+    keys = (strategy or Global()).keys({s.names[0]: s.scores for s in sets})
+    for one in sets:
+        one.keys = np.asarray(keys[one.names[0]], float)
+    costs = Costs(scores.graph)
+    scored = [name for one in sets for name in one.names]
+    counts = _solve(sets, costs, budget, scored)
+    keep = {name: tuple(sorted(one.order[name][::-1][:n].tolist())) for one, n in zip(sets, counts, strict=True) for name in one.names}
+    made_by = {
+        "budget": str(budget),
+        "strategy": type(strategy or Global()).__name__,
+        "min_keep": str(min_keep),
+        "multiple_of": str(multiple_of),
+        "criterion": scores.criterion,
+        **scores.settings,
+    }
+    return plan(scores.graph, keep, made_by=made_by)
+
+
+def plan(graph: Graph, keep: Mapping[str, Sequence[int]], *, made_by: Mapping[str, str] | None = None) -> Plan:
+    """A plan that keeps the units named, and every unit of the groups that are not.
+
+    Raises:
+        PlanError: an unknown group, or units that are repeated or out of range.
+
+    >>> import torch, shapleaf as sl
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> plan(sl.trace(model, torch.zeros(1, 3)), {"0": [3, 0]}).after
+    Cost(units=2, params=14, macs=10)
+    """
+    chosen = {name: tuple(sorted(int(unit) for unit in units)) for name, units in keep.items()}
+    counts = {name: len(units) for name, units in chosen.items()}
+    costs = Costs(graph)
+    return Plan(graph=graph, keep=chosen, before=costs({}), after=costs(counts), made_by=dict(made_by or {}))
+
+
+def _step(size: int, multiple_of: int) -> int:
+    while multiple_of > 1 and size < 4 * multiple_of:
+        multiple_of //= 2
+    return multiple_of
+
+
+def _sets(scores: Scores, min_keep: int, multiple_of: int) -> list[_Set]:
+    graph, done, sets = scores.graph, set(), []
+    for name, values in scores.values.items():
+        if values.ndim != 1:
+            raise PlanError(
+                f"the scores of {name} are per example, {tuple(values.shape)}; aggregate them first "
+                "(attribute(..., aggregate=Mean()))."
+            )
+        if not bool(values.isfinite().all()):
+            unit = int((~values.isfinite()).nonzero()[0])
+            raise PlanError(f"the score of unit {unit} of {name} is {float(values[unit])}.")
+    for name in scores.values:
+        tie = next((tie for tie in graph.ties if name in tie), (name,))
+        if name in done or any(member not in scores.values for member in tie):
+            continue
+        done.update(tie)
+        order = {m: np.argsort(scores.values[m].double().numpy(), kind="stable") for m in tie}
+        ranked = sum(scores.values[m].double().numpy()[order[m]] for m in tie)
+        size = graph[name].size
+        sets.append(
+            _Set(tie, size, _step(size, multiple_of), order, np.asarray(ranked), min(size, min_keep))
+        )
+    return sets
+
+
+def _solve(sets: list[_Set], costs: Costs, budget: Budget, scored: list[str]) -> list[int]:
+    """The fewest removals along the order that meet the budget, by bisection on the real cost."""
+    owner = np.concatenate([np.full(len(s.keys), i) for i, s in enumerate(sets)] or [np.zeros(0, int)])
+    order = np.argsort(np.concatenate([s.keys for s in sets] or [np.zeros(0)]), kind="stable")
+    gone = owner[order]
+
+    def counts(removed: int) -> list[int]:
+        taken = np.bincount(gone[:removed], minlength=len(sets))
+        return [one.kept(int(n)) for one, n in zip(sets, taken, strict=True)]
+
+    def cost(removed: int) -> Cost:
+        kept = {name: n for one, n in zip(sets, counts(removed), strict=True) for name in one.names}
+        full = costs(kept)
+        return Cost(units=sum(kept[name] for name in scored), params=full.params, macs=full.macs)
+
+    limit = budget.limit(cost(0))
+    low, high = 0, len(gone)
+    least = budget.measure(cost(high))
+    if least > limit:
+        full = budget.measure(cost(0))
+        raise BudgetError(
+            f"{budget} cannot be met: at most {limit:,.0f} of {full:,} may stay, but {least:,} remain when "
+            f"every scored group keeps its fewest units. The nearest is "
+            f"{type(budget).__name__}(keep={least}) ({least / full:.1%}); lower min_keep or multiple_of, or "
+            "score more groups."
+        )
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if budget.measure(cost(middle)) <= limit else (middle + 1, high)
+    return counts(low)
