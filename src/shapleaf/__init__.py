@@ -1,3 +1,55 @@
-"""shapleaf: principled structured pruning of PyTorch models."""
+"""shapleaf: principled structured pruning of PyTorch models.
+
+>>> import shapleaf as sl
+>>> import torch
+>>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+>>> data = [(torch.randn(50, 4), torch.randint(3, (50,)))]
+>>> graph = sl.trace(model, data[0][0][:1])
+>>> scores = sl.attribute(model, graph, data)
+>>> plan = sl.allocate(scores, sl.Macs(keep=0.5))
+>>> pruned, receipt = sl.prune(model, plan)
+>>> pruned[0].out_features
+8
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
+    "MissingExtraError",
+    "records": "Graph Scores Plan Receipt Report",
+    "data": "batches take",
+    "tracing": "trace",
+    "costs": "cost",
+    "masking": "masked Zero CalibrationMean",
+    "game": "Exact Permutation Path Estimate",
+    "criteria": "Random WeightNorm APoZ Sensitivity Taylor LeaveOneOut Shapley Needs",
+    "aggregation": "Mean MeanPlusStd AbsMean Quantile",
+    "attribution": "attribute",
+    "allocation": "allocate plan Units Params Macs Global Uniform",
+    "surgery": "prune prune_ replay FoldMean",
+    "evaluation": "evaluate Accuracy Agreement Latency Loss",
+    "slimming": "slim",
+    "_progress": "quiet",
+}
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use, so that importing shapleaf loads neither torch nor any extra."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'shapleaf' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -8,19 +8,38 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from .errors import CriterionError, DataError
+from .errors import CriterionError, DataError, ShapleafError
 
 Loss = Callable[[Any, Any], Tensor]
 
 
 def forward(model: nn.Module, inputs: Any) -> Any:
-    """Call the model: a tuple is positional arguments, a mapping keyword arguments."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, tuple | list):
-        return model(*inputs)
-    return model(inputs)
+    """Call the model: a tuple is positional arguments, a mapping keyword arguments.
+
+    Raises:
+        DataError: the model failed; the message shows what it was given.
+    """
+    try:
+        if isinstance(inputs, Mapping):
+            return model(**inputs)
+        if isinstance(inputs, tuple | list):
+            return model(*inputs)
+        return model(inputs)
+    except ShapleafError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        given = [f"{tuple(leaf.shape)} {leaf.dtype} on {leaf.device}" for leaf in tensors(inputs)]
+        raise DataError(
+            f"the model failed on inputs of {', '.join(given) or type(inputs).__name__}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def tensors(nested: Any) -> list[Tensor]:
+    """The tensors in nested tuples, lists and mappings."""
+    return [leaf for leaf in tree_leaves(nested) if isinstance(leaf, Tensor)]
 
 
 def logits(output: Any) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from .cost import Costs
+from .costs import Costs
 from .errors import BudgetError, PlanError
 from .records import Cost, Graph, Plan, Scores
 

@@ -82,12 +82,13 @@ class Gate:
     """One argument of one reading call: which column of which groups' masks each element obeys.
 
     ``index`` counts through the masks of ``groups`` laid side by side; the column after the last
-    is a constant one, for elements that belong to none.
+    is a constant one, for elements that belong to none. Gates with the same ``key`` see the same tensor
+    through the same masks.
     """
 
     groups: tuple[str, ...]
     index: Tensor
-    source: int
+    key: tuple[int, bytes]
     _on: dict[torch.device, Tensor] = field(default_factory=dict)
 
     def columns(self, device: torch.device) -> Tensor:
@@ -132,7 +133,8 @@ class Gates:
                 combined = torch.where(index >= 0, index + offset, combined)
                 offset += group.size
             names = tuple(group.name for group, _, _ in readers)
-            self.at.setdefault(call, {})[arg] = Gate(names, combined, readers[0][2])
+            key = (readers[0][2], repr((names, tuple(shape))).encode() + combined.numpy().tobytes())
+            self.at.setdefault(call, {})[arg] = Gate(names, combined, key)
 
     def ones(self, examples: int, like: Tensor) -> dict[str, Tensor]:
         """A mask of ones for every group."""
@@ -164,25 +166,22 @@ class Masks:
     """Lays masks on what is read; reads of one tensor see one and the same masked tensor.
 
     Attributes:
-        seen: source number to the masked tensor and its gate, in the order read: what gradients with
-            respect to activations are taken of.
+        seen: the masked tensors by the key of their gate: what gradients with respect to activations
+            are taken of.
     """
 
     def __init__(self, masks: Mapping[str, Tensor], fill: Fill | None = None) -> None:
         self.masks, self.fill = masks, fill or {}
-        self.seen: dict[tuple[Any, ...], tuple[Gate, Tensor]] = {}
+        self.seen: dict[tuple[int, bytes], Tensor] = {}
 
     def __call__(self, place: tuple[str, int], gate: Gate, read: Tensor) -> Tensor:
-        key = (gate.source, gate.groups, gate.index.shape)
-        known = self.seen.get(key)
-        if known is not None and place not in self.fill and torch.equal(known[0].index, gate.index):
-            return known[1]
-        factor = gate.factor(self.masks, read)
-        out = read * factor
-        if place in self.fill:
-            out = out + self.fill[place].to(read) * (1 - factor)
-        self.seen[key] = (gate, out)
-        return out
+        if gate.key not in self.seen:
+            factor = gate.factor(self.masks, read)
+            out = read * factor
+            if place in self.fill:
+                out = out + self.fill[place].to(read) * (1 - factor)
+            self.seen[gate.key] = out
+        return self.seen[gate.key]
 
 
 class Masked(nn.Module):

@@ -1,0 +1,243 @@
+"""attribute: run the passes that a criterion needs and aggregate its scores per example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import __version__, _context
+from ._progress import progress
+from .aggregation import Aggregation, MeanPlusStd, State
+from .criteria import Criterion, Needs, Probe, Shapley
+from .data import Batch, batches
+from .errors import CriterionError
+from .game import Estimate
+from .game.layer import LayerGame
+from .masking import Gates, Masks, Reader, Zero, device_of
+from .records import Graph, Group, Scores
+
+_DEFAULT_AGGREGATION = MeanPlusStd(2.0)
+
+
+def attribute(
+    model: nn.Module,
+    graph: Graph,
+    data: Any,
+    criterion: Criterion | None = None,
+    *,
+    aggregate: Aggregation | None = _DEFAULT_AGGREGATION,
+    loss: _context.Loss = _context.cross_entropy,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Scores:
+    """Score every unit of every group: higher means needed more.
+
+    Criteria that need gradients share one forward and one backward among all groups; those that
+    play the game are run group by group. The model is left as it was found.
+
+    Args:
+        model: the model that ``graph`` was traced from.
+        graph: its graph.
+        data: calibration batches ``(inputs, target)``; None for a criterion that needs none.
+        criterion: by default ``Shapley()``.
+        aggregate: how scores per example become one per unit; None keeps them per example.
+        loss: ``f(output, target)``, one value per example.
+        groups: shell patterns of the groups to score; all by default.
+        seed: names every random draw.
+
+    Raises:
+        StaleGraphError: the graph belongs to another model.
+        DataError: data are missing, empty, unlabelled, or do not fit the model.
+        CriterionError: the loss is not per example or not finite, or the scores are unusable.
+
+    >>> import shapleaf as sl
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> graph = sl.trace(model, torch.zeros(1, 3))
+    >>> data = [(torch.randn(20, 3), torch.randint(2, (20,)))]
+    >>> attribute(model, graph, data, sl.Taylor()).values["0"].shape
+    torch.Size([8])
+    """
+    criterion = criterion or Shapley()
+    graph.check(model)
+    chosen = graph.groups if groups is None else graph.select(*groups)
+    tally = _Tally(chosen, aggregate if criterion.needs else None)
+    with _context.inference(model):
+        if not criterion.needs:
+            tally.samples = 0
+            for group in chosen:
+                probe = Probe(group, model, seed, criterion.needs)
+                tally.add(group, criterion.score(probe), None)
+        else:
+            driver = _play if Needs.GAME in criterion.needs else _differentiate
+            driver(model, chosen, data, criterion, loss, seed, tally)
+    return tally.scores(graph, criterion, loss, seed)
+
+
+class _Tally:
+    """Scores of the groups as they come in, batch by batch."""
+
+    def __init__(self, groups: Sequence[Group], aggregate: Aggregation | None) -> None:
+        self.aggregate, self.samples = aggregate, 0
+        self.states: dict[str, State] = {g.name: aggregate.start(g.size) for g in groups} if aggregate else {}
+        self.values: dict[str, list[Tensor]] = {group.name: [] for group in groups}
+        self.errors: dict[str, list[Tensor]] = {group.name: [] for group in groups}
+        self.common: dict[str, Tensor] = {}
+        self.evaluations: dict[str, int] = {}
+
+    def add(self, group: Group, score: Tensor | Estimate, examples: int | None) -> None:
+        values = score.values if isinstance(score, Estimate) else score
+        shape = (group.size,) if examples is None else (examples, group.size)
+        if tuple(values.shape) != shape:
+            raise CriterionError(
+                f"group {group.name}: the criterion returned scores of shape {tuple(values.shape)}, "
+                f"expected {shape}."
+            )
+        if not bool(values.isfinite().all()):
+            raise CriterionError(f"group {group.name}: the criterion returned scores that are not finite.")
+        values = values.detach().cpu().double()
+        if self.aggregate:
+            self.states[group.name].update(values)
+        else:
+            self.values[group.name].append(values)
+        if isinstance(score, Estimate):
+            self._sampled(group.name, score)
+
+    def _sampled(self, name: str, estimate: Estimate) -> None:
+        self.evaluations[name] = max(self.evaluations.get(name, 0), estimate.evaluations)
+        if estimate.stderr is not None:
+            error = estimate.stderr.detach().cpu().double()
+            self.errors[name].append(error)
+            if estimate.shared:
+                self.common[name] = self.common.get(name, torch.zeros(())) + error.sum(0)
+
+    def scores(self, graph: Graph, criterion: Criterion, loss: _context.Loss, seed: int) -> Scores:
+        values: dict[str, Tensor] = {}
+        stderr: dict[str, Tensor] = {}
+        for name, parts in self.values.items():
+            if self.aggregate:
+                value, error = self.states[name].result()
+                # Draws shared by all examples do not average out over them.
+                if error is not None and name in self.common:
+                    error = torch.hypot(error, self.common[name] / self.samples)
+            else:
+                value = torch.cat(parts)
+                error = torch.cat(self.errors[name]) if self.errors[name] else None
+            values[name] = value
+            if error is not None:
+                stderr[name] = error
+        settings = {
+            "aggregate": repr(self.aggregate) if criterion.needs else "none",
+            "loss": getattr(loss, "__name__", repr(loss)) if criterion.needs else "none",
+            "seed": str(seed),
+            "shapleaf": __version__,
+            "torch": torch.__version__,
+        }
+        return Scores(
+            graph=graph,
+            values=values,
+            stderr=stderr,
+            samples=self.samples,
+            evaluations=self.evaluations,
+            criterion=repr(criterion),
+            settings=settings,
+        )
+
+
+def _play(
+    model: nn.Module,
+    groups: Sequence[Group],
+    data: Any,
+    criterion: Criterion,
+    loss: _context.Loss,
+    seed: int,
+    tally: _Tally,
+) -> None:
+    fill = getattr(criterion, "removal", Zero()).fill(model, Gates(groups), data)
+
+    def play(group: Group, batch: Batch) -> Callable[[], LayerGame]:
+        return lambda: LayerGame(model, group, batch, loss, fill)
+
+    with progress("attribute") as step:
+        for batch in batches(data, device=device_of(model)):
+            ids = tuple(range(batch.first, batch.first + batch.examples))
+            tally.samples += batch.examples
+            for group in groups:
+                probe = Probe(group, model, seed, criterion.needs, ids, play=play(group, batch))
+                tally.add(group, criterion.score(probe), batch.examples)
+                step(group.name)
+
+
+def _differentiate(
+    model: nn.Module,
+    groups: Sequence[Group],
+    data: Any,
+    criterion: Criterion,
+    loss: _context.Loss,
+    seed: int,
+    tally: _Tally,
+) -> None:
+    gates = Gates(groups)
+    with progress("attribute") as step:
+        for batch in batches(data, device=device_of(model), labelled=_labelled(criterion)):
+            ids = tuple(range(batch.first, batch.first + batch.examples))
+            tally.samples += batch.examples
+            masks, by_mask, by_read = _gradients(model, gates, batch, loss, criterion.needs)
+            for group in groups:
+                reads = _reads(group, gates, masks)
+                probe = Probe(
+                    group,
+                    model,
+                    seed,
+                    criterion.needs,
+                    ids,
+                    reads=[(masks.seen[key].detach(), index) for key, index in reads.items()],
+                    activation_gradients=[by_read[key] for key in reads] if by_read else (),
+                    mask_gradients=by_mask.get(group.name),
+                )
+                tally.add(group, criterion.score(probe), batch.examples)
+            step("")
+
+
+Key = tuple[int, bytes]
+
+
+def _labelled(criterion: Criterion) -> bool:
+    return bool(criterion.needs & (Needs.GRADIENT | Needs.MASK_GRADIENT))
+
+
+def _reads(group: Group, gates: Gates, masks: Masks) -> dict[Key, Tensor]:
+    """The masked tensors in which a group is read, each once, and which unit each element belongs to."""
+    found: dict[Key, Tensor] = {}
+    for site in group.sites:
+        key = gates.at[site.call][site.arg].key
+        if key in masks.seen:
+            found.setdefault(key, site.index)
+    return found
+
+
+def _gradients(
+    model: nn.Module, gates: Gates, batch: Batch, loss: _context.Loss, needs: Needs
+) -> tuple[Masks, Mapping[str, Tensor], Mapping[Key, Tensor]]:
+    """One forward, and one backward if needed: the gradients of every mask and everything read."""
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    differentiate = bool(needs & (Needs.GRADIENT | Needs.MASK_GRADIENT))
+    leaves = {name: one.requires_grad_(differentiate) for name, one in gates.ones(batch.examples, like).items()}
+    masks = Masks(leaves)
+    with torch.set_grad_enabled(differentiate):
+        with Reader(model, gates, masks):
+            output = _context.forward(model, batch.inputs)
+        if not differentiate:
+            return masks, {}, {}
+        total = _context.per_example(loss, output, batch.target, batch.examples).sum()
+        reads = masks.seen if Needs.GRADIENT in needs else {}
+        wanted = [*leaves.values(), *reads.values()]
+        grads = torch.autograd.grad(total, wanted, allow_unused=True)
+    filled = [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, grads, strict=True)]
+    return (
+        masks,
+        dict(zip(leaves, filled, strict=False)),
+        dict(zip(reads, filled[len(leaves) :], strict=True)),
+    )

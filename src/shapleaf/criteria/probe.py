@@ -1,0 +1,129 @@
+"""What a criterion is, and what it gets to see."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CriterionError
+from ..game.game import Estimate
+from ..game.layer import LayerGame
+from ..records import Group
+
+
+class Needs(enum.Flag):
+    """What a criterion reads; :func:`shapleaf.attribute` runs only the passes that are needed."""
+
+    NOTHING = 0
+    ACTIVATION = enum.auto()
+    GRADIENT = enum.auto()
+    MASK_GRADIENT = enum.auto()
+    GAME = enum.auto()
+
+
+@runtime_checkable
+class Criterion(Protocol):
+    """Scores the units of one group; configuration only, no model and no data.
+
+    ``score`` returns ``(units,)`` if it needs nothing, else ``(examples, units)``, or an
+    :class:`~shapleaf.game.Estimate`; higher means needed more. A criterion that draws at random uses
+    ``probe.seed``. A user's own needs no base class:
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Peak:
+    ...     needs: ClassVar[Needs] = Needs.ACTIVATION
+    ...     def score(self, probe: "Probe") -> Tensor:
+    ...         return probe.activation.abs().amax(-1)
+    >>> isinstance(Peak(), Criterion)
+    True
+    """
+
+    needs: ClassVar[Needs]
+
+    def score(self, probe: Probe) -> Tensor | Estimate: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """One group on one batch, as far as the criterion's ``needs`` allow.
+
+    Attributes:
+        group: the group.
+        model: the model.
+        seed: what random draws are named by, together with the group.
+        ids: index of each example of the batch in the whole data; empty without data.
+    """
+
+    group: Group
+    model: nn.Module
+    seed: int
+    needs: Needs
+    ids: tuple[int, ...] = ()
+    reads: Sequence[tuple[Tensor, Tensor]] = ()
+    activation_gradients: Sequence[Tensor] = ()
+    mask_gradients: Tensor | None = None
+    play: Callable[[], LayerGame] | None = None
+
+    @property
+    def activation(self) -> Tensor:
+        """What the consumers read, ``(examples, units, positions)``, each tensor once."""
+        self._allow(Needs.ACTIVATION, "activation")
+        return self._positions([read for read, _ in self.reads])
+
+    @property
+    def gradient(self) -> Tensor:
+        """Gradient of each example's own loss with respect to the activation, in its shape."""
+        self._allow(Needs.GRADIENT, "gradient")
+        return self._positions(self.activation_gradients)
+
+    @property
+    def mask_gradient(self) -> Tensor:
+        """Gradient of each example's own loss with respect to the unit's mask, ``(examples, units)``."""
+        self._allow(Needs.MASK_GRADIENT, "mask_gradient")
+        assert self.mask_gradients is not None
+        return self.mask_gradients
+
+    @property
+    def game(self) -> LayerGame:
+        """The set function of the group: losses per example of any coalition of units."""
+        self._allow(Needs.GAME, "game")
+        assert self.play is not None
+        return self.play()
+
+    def incoming(self) -> Tensor:
+        """The weights that produce each unit, ``(units, weights)``; biases and norms excluded."""
+        readers = {(site.weight, site.dim) for site in self.group.sites}
+        parameters = dict(self.model.named_parameters())
+        rows = [
+            parameters[piece.tensor].detach().index_select(piece.dim, piece.index.reshape(-1).to(parameters[piece.tensor].device))
+            .movedim(piece.dim, 0)
+            .reshape(self.group.size, -1)
+            for piece in self.group.slices
+            if piece.tensor in parameters
+            and parameters[piece.tensor].ndim > 1
+            and (piece.tensor, piece.dim) not in readers
+        ]
+        if not rows:
+            raise CriterionError(f"group {self.group.name} has no incoming weights to score.")
+        return torch.cat(rows, 1)
+
+    def _positions(self, tensors: Sequence[Tensor]) -> Tensor:
+        parts = []
+        for tensor, (_, index) in zip(tensors, self.reads, strict=True):
+            flat = index.to(tensor.device).expand(tensor.shape[1:]).reshape(-1)
+            order = torch.argsort(flat, stable=True)[int((flat < 0).sum()) :]
+            parts.append(tensor.flatten(1)[:, order].unflatten(1, (self.group.size, -1)))
+        return torch.cat(parts, 2)
+
+    def _allow(self, need: Needs, name: str) -> None:
+        if need not in self.needs:
+            raise CriterionError(
+                f"the criterion read probe.{name} but declares {self.needs}; "
+                f"add Needs.{need.name} to its needs."
+            )

@@ -1,0 +1,147 @@
+"""What surviving weights do to make up for removed units; computed on the intact model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from .. import _context
+from ..data import batches
+from ..errors import PlanError
+from ..masking import CalibrationMean, Fill, Gates, Masks, Reader, device_of
+from ..records import Plan
+
+
+@dataclass(slots=True)
+class Changes:
+    """New values of tensors by name, and biases to add to modules that have none."""
+
+    values: dict[str, Tensor] = field(default_factory=dict)
+    biases: dict[str, Tensor] = field(default_factory=dict)
+
+    def apply(self, model: nn.Module) -> None:
+        """Put the new values in place; the old storage is left as it is."""
+        named = dict([*model.named_parameters(), *model.named_buffers()])
+        for name, value in self.values.items():
+            named[name].data = value.detach().to(named[name])
+        for module, bias in self.biases.items():
+            add_bias(model, module, bias)
+
+
+@runtime_checkable
+class Compensation(Protocol):
+    """How survivors make up for what a plan removes."""
+
+    def changes(self, model: nn.Module, plan: Plan) -> Changes: ...
+
+
+@dataclass(frozen=True)
+class FoldMean:
+    """Removed units are replaced by their calibration mean, folded into what reads them.
+
+    The mean contribution of the removed units to each consumer goes into its bias; without one,
+    into the running mean of the BatchNorm that reads the consumer; without that, into a new bias.
+    Exact for linear consumers, and for convolutions up to the padded border, where the
+    average over all places is taken. Consumers without weights of their own get nothing.
+
+    Args:
+        data: calibration batches, labelled or not.
+
+    >>> import shapleaf as sl
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> data = [(torch.randn(20, 3), None)]
+    >>> plan = sl.plan(sl.trace(model, torch.zeros(1, 3)), {"0": (0, 1)})
+    >>> pruned, receipt = sl.prune(model, plan, compensate=FoldMean(data))
+    >>> folded = sl.masked(model, plan, removal=sl.CalibrationMean(data))
+    >>> bool(torch.allclose(pruned(data[0][0]), folded(data[0][0]), atol=1e-6))
+    True
+    """
+
+    data: Any = field(compare=False, repr=False)
+
+    def changes(self, model: nn.Module, plan: Plan) -> Changes:
+        """The new biases and running means.
+
+        Raises:
+            PlanError: a consumer has weights but no place that can take the mean.
+        """
+        gates = Gates(plan.graph[name] for name in plan.pruned)
+        fill = CalibrationMean(self.data).fill(model, gates, None)
+        batch = next(iter(batches(self.data, limit=1, device=device_of(model), labelled=False)))
+        masks = {name: plan.mask(name)[None].float() for name in plan.pruned}
+        meter = _Shift(model, gates, masks, fill)
+        with torch.no_grad(), _context.inference(model), meter:
+            _context.forward(model, batch.inputs)
+        return _fold(model, plan, meter.shifts)
+
+
+class _Shift(Reader):
+    """Measures what the removed units' means add to each output channel of each reading call."""
+
+    def __init__(self, model: nn.Module, gates: Gates, masks: dict[str, Tensor], fill: Fill) -> None:
+        super().__init__(model, gates, Masks(masks))
+        self._masks, self._fill = masks, fill
+        self.shifts: dict[str, Tensor] = {}
+
+    def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        for arg, gate in self._gates.at.get(key, {}).items():
+            leaves, spec = tree_flatten((args, kwargs))
+            place = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)][arg]
+            read = leaves[place]
+            mean = (self._fill[key, arg].to(read) * (1 - gate.factor(self._masks, read))).expand_as(read)
+            outs = []
+            for stand_in in (mean, torch.zeros_like(read)):
+                leaves[place] = stand_in
+                inner_args, inner_kwargs = tree_unflatten(leaves, spec)
+                outs.append(func(*inner_args, **inner_kwargs))
+            self.shifts[key] = self.shifts.get(key, 0) + outs[0] - outs[1]
+        return func(*args, **kwargs)
+
+
+def _fold(model: nn.Module, plan: Plan, shifts: dict[str, Tensor]) -> Changes:
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
+    norms = dict(plan.graph.norms)
+    readers = {site.call: site.weight for name in plan.pruned for site in plan.graph[name].sites}
+    changes = Changes()
+    calls: dict[str, list[Tensor]] = {}
+    for call, shift in shifts.items():
+        weight = readers[call]
+        if weight is not None:
+            calls.setdefault(weight, []).append(_per_channel(model, weight, shift))
+    for weight, parts in calls.items():
+        module = weight.rpartition(".")[0]
+        shift = torch.stack(parts).mean(0)
+        bias = f"{module}.bias" if module else "bias"
+        norm = next((norms[call] for call, name in readers.items() if name == weight and call in norms), None)
+        if bias in tensors:
+            changes.values[bias] = tensors[bias] + shift
+        elif norm is not None and f"{norm}.running_mean" in tensors:
+            changes.values[f"{norm}.running_mean"] = tensors[f"{norm}.running_mean"] - shift
+        elif isinstance(model.get_submodule(module), nn.Linear | _ConvNd):
+            changes.biases[module] = shift
+        else:
+            raise PlanError(
+                f"the mean of removed units cannot be folded behind {weight}: there is no bias, no BatchNorm "
+                "that reads it, and its module is neither Linear nor a convolution. Prune without FoldMean, "
+                "or give the module a bias."
+            )
+    return changes
+
+
+def _per_channel(model: nn.Module, weight: str, shift: Tensor) -> Tensor:
+    module = model.get_submodule(weight.rpartition(".")[0])
+    channel = 1 if isinstance(module, _ConvNd) else shift.ndim - 1
+    return shift.mean([axis for axis in range(shift.ndim) if axis != channel])
+
+
+def add_bias(model: nn.Module, name: str, value: Tensor) -> None:
+    """Give a Linear or convolution without bias one."""
+    module = model.get_submodule(name)
+    weight = module.get_parameter("weight")
+    module.bias = nn.Parameter(value.to(weight), requires_grad=weight.requires_grad)

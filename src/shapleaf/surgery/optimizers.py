@@ -1,0 +1,58 @@
+"""Optimizer state, sliced like the parameters it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..errors import PlanError
+from .slicing import Cuts, cut
+
+
+def slice_state(optimizer: Optimizer, model: nn.Module, what: Cuts) -> None:
+    """Slice every state tensor that has its parameter's old shape; call before the parameters are cut.
+
+    Scalars such as Adam's step count stay. Works for any optimizer that keeps state of the
+    parameter's shape (SGD, Adam, AdamW, RMSprop, …), over all parameter groups.
+
+    Raises:
+        PlanError: the optimizer holds none of the parameters to be cut, or keeps state of another shape.
+    """
+    named = dict(model.named_parameters())
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    mine = {name: named[name] for name in what if name in named and id(named[name]) in held}
+    if not mine:
+        raise PlanError(
+            f"this {type(optimizer).__name__} holds none of the parameters that the plan cuts; "
+            "pass the optimizer that was built from this model's own parameters."
+        )
+    for name, parameter in mine.items():
+        state = optimizer.state.get(parameter, {})
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.numel() > 1:
+                if value.shape != parameter.shape:
+                    raise PlanError(
+                        f"{type(optimizer).__name__} keeps {key!r} of shape {tuple(value.shape)} for {name} of "
+                        f"shape {tuple(parameter.shape)}; shapleaf slices state of the parameter's own shape "
+                        "only. Prune first and build the optimizer afterwards."
+                    )
+                state[key] = cut(value, what[name])
+
+
+@contextmanager
+def restored_on_failure(optimizer: Optimizer | None) -> Iterator[None]:
+    """The state's tensors are put back if the block raises."""
+    before: list[tuple[Any, dict[Any, Any]]] = []
+    if optimizer is not None:
+        before = [(parameter, dict(state)) for parameter, state in optimizer.state.items()]
+    try:
+        yield
+    except BaseException:
+        for parameter, state in before:
+            assert optimizer is not None
+            optimizer.state[parameter].update(state)
+        raise

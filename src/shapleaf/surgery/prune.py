@@ -1,0 +1,196 @@
+"""prune, prune_ and replay: carry out a plan and prove the result."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
+from torch.optim import Optimizer
+
+from .. import _context
+from ..errors import DataError, PlanError
+from ..masking import device_of, masked
+from ..records import Edit, Plan, Receipt
+from ..tracing.inputs import imitate
+from . import attributes, optimizers, slicing
+from .compensation import Changes, Compensation, add_bias
+
+
+class Pruned(NamedTuple):
+    """A pruned model and the receipt of what was done."""
+
+    model: nn.Module
+    receipt: Receipt
+
+
+def prune(
+    model: nn.Module,
+    plan: Plan,
+    *,
+    compensate: Compensation | None = None,
+    scale_dropout: bool = False,
+) -> Pruned:
+    """A pruned copy of a model; the model itself stays as it is. See :func:`prune_`.
+
+    >>> import shapleaf as sl
+    >>> model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> plan = sl.plan(sl.trace(model, torch.zeros(1, 3)), {"0": range(4)})
+    >>> pruned, receipt = prune(model, plan)
+    >>> pruned[0].weight.shape, model[0].weight.shape
+    (torch.Size([4, 3]), torch.Size([8, 3]))
+    """
+    plan.graph.check(model)
+    # Gradients of the copy would double memory and belong to the original's training run.
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    try:
+        for parameter, _ in gradients:
+            parameter.grad = None
+        pruned = copy.deepcopy(model)
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+    return Pruned(pruned, prune_(pruned, plan, compensate=compensate, scale_dropout=scale_dropout))
+
+
+def prune_(
+    model: nn.Module,
+    plan: Plan,
+    *,
+    optimizer: Optimizer | None = None,
+    compensate: Compensation | None = None,
+    scale_dropout: bool = False,
+) -> Receipt:
+    """Carry out a plan in place: slice every tensor, update the layers' sizes, verify, or roll back.
+
+    Parameters keep their identity, so an optimizer keeps training them; pass it to have its state
+    sliced too. The result is run on random inputs as traced and, where all pruned groups are
+    exact, compared with the masked model.
+
+    Args:
+        model: the model that the plan's graph was traced from.
+        plan: which units stay.
+        optimizer: its state is sliced like the parameters.
+        compensate: changes to surviving weights, computed on the intact model first.
+        scale_dropout: multiply the rate of each dropout on a pruned group by the share that stays.
+
+    Raises:
+        StaleGraphError: the plan belongs to another model.
+        PlanError: the pruned model does not run, or computes something else than the masked one; the
+            model is as it was before.
+
+    >>> import shapleaf as sl
+    >>> model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    >>> plan = sl.plan(sl.trace(model, torch.zeros(1, 3)), {"0": range(4)})
+    >>> receipt = prune_(model, plan, optimizer=optimizer)
+    >>> model[2].in_features
+    4
+    """
+    plan.graph.check(model)
+    changes = compensate.changes(model, plan) if compensate else Changes()
+    what = slicing.cuts(plan)
+    edits: list[Edit] = []
+    with optimizers.restored_on_failure(optimizer), slicing.restored_on_failure(model):
+        try:
+            changes.apply(model)
+            inputs = imitate(plan.graph.inputs, examples=2, device=device_of(model))
+            expected = _run(masked(model, plan), model, inputs) if plan.pruned else None
+            lengths = _with_new_biases(model, what, changes)
+            if optimizer is not None and what:
+                optimizers.slice_state(optimizer, model, what)
+            slicing.slice_tensors(model, lengths)
+            edits += attributes.update(model, lengths)
+            if scale_dropout:
+                edits += attributes.scale_dropouts(model, _dropout_factors(plan))
+            error = _verify(model, plan, inputs, expected) if plan.pruned else 0.0
+        except BaseException:
+            attributes.undo(model, edits)
+            raise
+    return Receipt(
+        plan=plan,
+        edits=tuple(edits),
+        biases=tuple((name, len(bias)) for name, bias in changes.biases.items()),
+        compensation=repr(compensate) if compensate else "none",
+        error=error,
+    )
+
+
+def replay(model: nn.Module, receipt: Receipt) -> nn.Module:
+    """Give a fresh model of the original architecture the pruned shapes, in place.
+
+    Follow it by an ordinary ``model.load_state_dict(...)`` of the pruned model's state.
+
+    Raises:
+        StaleGraphError: the model is not of the architecture that was pruned.
+
+    >>> import shapleaf as sl
+    >>> build = lambda: nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> model = build()
+    >>> pruned, receipt = prune(model, sl.plan(sl.trace(model, torch.zeros(1, 3)), {"0": range(4)}))
+    >>> replay(build(), receipt).load_state_dict(pruned.state_dict())
+    <All keys matched successfully>
+    """
+    receipt.plan.graph.check(model)
+    for name, length in receipt.biases:
+        add_bias(model, name, torch.zeros(length))
+    biases = Changes(biases={name: torch.zeros(length) for name, length in receipt.biases})
+    slicing.slice_tensors(model, _with_new_biases(model, slicing.cuts(receipt.plan), biases))
+    attributes.redo(model, receipt.edits)
+    return model
+
+
+def _with_new_biases(model: nn.Module, what: slicing.Cuts, changes: Changes) -> slicing.Cuts:
+    """New biases are unknown to the graph; they are cut like the outputs of their weight."""
+    new = {}
+    for name in changes.biases:
+        prefix = f"{name}." if name else ""
+        outputs = 1 if isinstance(model.get_submodule(name), _ConvTransposeNd) else 0
+        if outputs in what.get(f"{prefix}weight", {}):
+            new[f"{prefix}bias"] = {0: what[f"{prefix}weight"][outputs]}
+    return {**what, **new}
+
+
+def _dropout_factors(plan: Plan) -> dict[str, float]:
+    return {
+        module: len(plan.keep[name]) / plan.graph[name].size
+        for module, name in plan.graph.dropouts
+        if name in plan.pruned
+    }
+
+
+def _run(function: nn.Module, model: nn.Module, inputs: Any) -> list[Tensor]:
+    with torch.no_grad(), _context.inference(model):
+        return _context.tensors(_context.forward(function, inputs))
+
+
+def _verify(model: nn.Module, plan: Plan, inputs: Any, expected: list[Tensor] | None) -> float | None:
+    try:
+        received = _run(model, model, inputs)
+    except DataError as error:
+        raise PlanError(
+            f"the pruned model does not run, so nothing was changed. A size that its Python code holds does "
+            f"not follow its weights; keep the groups it concerns (of {', '.join(plan.pruned[:6])}). {error}"
+        ) from error
+    assert expected is not None
+    shapes = [tuple(t.shape) for t in expected], [tuple(t.shape) for t in received]
+    if shapes[0] != shapes[1]:
+        raise PlanError(
+            f"the pruned model returned shapes {shapes[1]}, expected {shapes[0]}; nothing was changed."
+        )
+    if not all(plan.graph[name].exact for name in plan.pruned):
+        return None
+    floats = [(a, b) for a, b in zip(expected, received, strict=True) if a.is_floating_point()]
+    scale = max((float(a.abs().max()) for a, _ in floats if a.numel()), default=0.0)
+    gap = max((float((a - b).abs().max()) for a, b in floats if a.numel()), default=0.0)
+    error = gap / scale if scale else gap
+    tolerance = max((torch.finfo(a.dtype).eps for a, _ in floats), default=0.0) ** 0.5
+    if not error <= tolerance:
+        raise PlanError(
+            f"the pruned model differs from the masked one by {error:.1e} of its largest output, more than "
+            f"{tolerance:.1e}; nothing was changed. Its Python code splits or counts one of "
+            f"{', '.join(plan.pruned[:6])} in a way that the trace did not see; please report it."
+        )
+    return error

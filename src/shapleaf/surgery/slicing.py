@@ -1,0 +1,71 @@
+"""Which positions of which tensors stay, and taking them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..records import Plan
+
+Cuts = dict[str, dict[int, Tensor]]
+"""Tensor name to axis to the positions that stay, sorted."""
+
+
+def cuts(plan: Plan) -> Cuts:
+    """What a plan leaves of every tensor that it shortens."""
+    shapes = {info.name: info.shape for info in plan.graph.tensors}
+    stay: dict[tuple[str, int], Tensor] = {}
+    for name in plan.pruned:
+        removed = ~plan.mask(name)
+        for piece in plan.graph[name].slices:
+            axis = (piece.tensor, piece.dim)
+            mask = stay.setdefault(axis, torch.ones(shapes[piece.tensor][piece.dim], dtype=torch.bool))
+            mask[piece.index[removed].reshape(-1)] = False
+    found: Cuts = {}
+    for (tensor, dim), mask in stay.items():
+        found.setdefault(tensor, {})[dim] = mask.nonzero()[:, 0]
+    return found
+
+
+def cut(tensor: Tensor, axes: dict[int, Tensor]) -> Tensor:
+    """The positions that stay, in a tensor of its own, in the memory format of the old one."""
+    out = tensor.detach()
+    for dim, positions in axes.items():
+        out = out.index_select(dim, positions.to(tensor.device))
+    if tensor.ndim == 4 and not tensor.is_contiguous():
+        out = out.contiguous(memory_format=torch.channels_last)
+    return out
+
+
+def slice_tensors(model: nn.Module, what: Cuts) -> None:
+    """Shorten parameters and buffers, keeping the identity of each object, and its gradient."""
+    named = dict([*model.named_parameters(), *model.named_buffers()])
+    for name, axes in what.items():
+        tensor = named[name]
+        gradient, tensor.grad = tensor.grad, None
+        tensor.data = cut(tensor, axes)
+        if gradient is not None:
+            tensor.grad = cut(gradient, axes)
+
+
+@contextmanager
+def restored_on_failure(model: nn.Module) -> Iterator[None]:
+    """Every tensor, gradient and bias of the model is put back if the block raises."""
+    parameters = [(m, dict(m._parameters), dict(m._buffers)) for m in model.modules()]
+    # Surgery never writes into old storage, so keeping a reference to it is enough.
+    before = [(t, t.data, t.grad) for t in [*model.parameters(), *model.buffers()]]
+    try:
+        yield
+    except BaseException:
+        for module, own, buffers in parameters:
+            module._parameters.clear()
+            module._parameters.update(own)
+            module._buffers.update(buffers)
+        for tensor, data, gradient in before:
+            tensor.grad = None
+            tensor.data = data
+            tensor.grad = gradient
+        raise
