@@ -28,7 +28,7 @@ _PUBLIC = {
     "costs": "cost",
     "masking": "masked Zero CalibrationMean",
     "game": "Exact Permutation Path Estimate",
-    "criteria": "Random WeightNorm APoZ Sensitivity Taylor LeaveOneOut Shapley Needs",
+    "criteria": "Random WeightNorm APoZ Sensitivity Taylor LeaveOneOut Shapley Criterion Needs",
     "aggregation": "Mean MeanPlusStd AbsMean Quantile",
     "attribution": "attribute",
     "allocation": "allocate plan Units Params Macs Global Uniform",

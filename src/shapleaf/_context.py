@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .errors import CriterionError, DataError, ShapleafError
 
@@ -42,6 +42,17 @@ def tensors(nested: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(nested) if isinstance(leaf, Tensor)]
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter lives; the CPU if it has none."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def on_device(nested: Any, model: nn.Module) -> Any:
+    """Nested inputs with their tensors on the model's device."""
+    device = device_of(model)
+    return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, nested)
+
+
 def logits(output: Any) -> Tensor:
     """The prediction tensor of an output: itself, ``.logits``, ``["logits"]``, ``["out"]`` or the first."""
     if isinstance(output, Tensor):
@@ -63,28 +74,53 @@ def logits(output: Any) -> Tensor:
 def cross_entropy(output: Any, target: Tensor) -> Tensor:
     """Cross-entropy per example, shape ``(examples,)``, averaged over any further positions.
 
+    Raises:
+        DataError: labels are out of range, or scores and targets do not fit each other.
+
     >>> cross_entropy(torch.zeros(2, 4), torch.tensor([0, 3])).tolist() == [torch.tensor(4.).log().item()] * 2
     True
     """
     scores = logits(output)
+    if scores.ndim < 2:
+        raise DataError(
+            f"cross-entropy needs scores of shape (examples, classes), but the model returned "
+            f"{tuple(scores.shape)}; pass loss=f(output, target) that fits it."
+        )
     if target.is_floating_point():
         if scores.shape != target.shape:
             raise DataError(
                 f"targets are probabilities of shape {tuple(target.shape)}, "
                 f"but the model returned {tuple(scores.shape)}."
             )
-    elif target.numel() and not 0 <= int(target.min()) <= int(target.max()) < scores.shape[1]:
-        raise DataError(
-            f"labels run from {int(target.min())} to {int(target.max())}, "
-            f"but the model has {scores.shape[1]} classes (0 to {scores.shape[1] - 1})."
-        )
+    else:
+        target = target.long()
+        if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < scores.shape[1]:
+            raise DataError(
+                f"labels run from {int(target.min())} to {int(target.max())}, "
+                f"but the model has {scores.shape[1]} classes (0 to {scores.shape[1] - 1})."
+            )
+    if scores.dtype in (torch.float16, torch.bfloat16):
+        scores = scores.float()  # what counts are small differences between losses
     loss = nn.functional.cross_entropy(scores, target, reduction="none")
     return loss.flatten(1).mean(1) if loss.ndim > 1 else loss
 
 
 def per_example(loss: Loss, output: Any, target: Any, examples: int) -> Tensor:
-    """The checked loss of each example: finite, shape ``(examples,)``."""
-    value = loss(output, target)
+    """The checked loss of each example: finite, shape ``(examples,)``.
+
+    Raises:
+        CriterionError: the loss failed, is not per example, or is not finite.
+    """
+    try:
+        value = loss(output, target)
+    except ShapleafError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        given, labels = ([tuple(leaf.shape) for leaf in tensors(nested)] for nested in (output, target))
+        raise CriterionError(
+            f"the loss failed on outputs of shape {given} and targets of shape {labels}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     if not isinstance(value, Tensor) or value.shape != (examples,):
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise CriterionError(
@@ -117,20 +153,36 @@ def rng(seed: int) -> Iterator[None]:
     """A seeded default generator for the block, on CPU and every CUDA device in use."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=list(devices)):
-        torch.manual_seed(seed)
+        reseed(seed)
         yield
+
+
+def reseed(seed: int) -> None:
+    """Seed the default generators, within :func:`rng`.
+
+    Not ``torch.manual_seed``: that would also seed devices that the user starts later.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
 
 
 @contextlib.contextmanager
 def buffers(model: nn.Module) -> Iterator[None]:
-    """Buffers that the block writes to get their bytes back afterwards."""
+    """Buffers that the block writes to or replaces are themselves again afterwards."""
+    owned = [(module, dict(module._buffers)) for module in model.modules()]
     before = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
         yield
     finally:
+        for module, own in owned:
+            module._buffers.clear()
+            module._buffers.update(own)
         with torch.no_grad():
             for buffer, value in before:
-                buffer.copy_(value)
+                # What autograd saved for the user's own backward must not count as modified.
+                if not buffer.is_meta and not torch.equal(buffer, value):
+                    buffer.copy_(value)
 
 
 @contextlib.contextmanager

@@ -18,5 +18,7 @@ def stream(seed: int, *names: object) -> np.random.Generator:
     >>> bool((a == b).all())
     True
     """
-    digest = hashlib.blake2b(repr((seed, *names)).encode(), digest_size=16).digest()
+    # A numpy integer prints in one way in numpy 1 and another in numpy 2.
+    plain = tuple(int(name) if isinstance(name, np.integer) else name for name in (seed, *names))
+    digest = hashlib.blake2b(repr(plain).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))

@@ -11,13 +11,12 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
-from pydantic_core import core_schema
+from pydantic_core import PydanticSerializationError, core_schema
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as tensors_to_bytes
 
@@ -29,7 +28,7 @@ R = TypeVar("R")
 
 
 class _Codec:
-    """Tensors leave the JSON document for the safetensors part, named ``#0``, ``#1`` …"""
+    """Tensors leave the JSON document for the safetensors part, named ``#0``, ``#1`` and so on."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
@@ -58,9 +57,13 @@ class _Codec:
 Tensor = Annotated[torch.Tensor, _Codec]
 
 
-@lru_cache
+_adapters: dict[type, TypeAdapter[Any]] = {}
+
+
 def _adapter(cls: type) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
+    if cls not in _adapters:
+        _adapters[cls] = TypeAdapter(cls)
+    return _adapters[cls]
 
 
 def to_jsonable(record: object) -> Any:
@@ -94,9 +97,21 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def save(record: object, path: str | os.PathLike[str]) -> None:
-    """Write a record atomically; an interrupted write leaves the old file in place."""
+    """Write a record atomically; an interrupted write leaves the old file in place.
+
+    Raises:
+        DataError: the place cannot be written, or a field holds what its annotation does not allow.
+    """
     tensors: dict[str, torch.Tensor] = {}
-    document = _adapter(type(record)).dump_python(record, mode="json", context={"tensors": tensors})
+    try:
+        document = _adapter(type(record)).dump_python(
+            record, mode="json", context={"tensors": tensors}, warnings="error"
+        )
+    except PydanticSerializationError as error:
+        raise DataError(
+            f"this {type(record).__name__} cannot be saved; use Python's own numbers and strings in it: "
+            f"{error}."
+        ) from error
     header = {"schema": SCHEMA, "kind": type(record).__name__, "record": document}
     with atomic(path) as temporary:
         temporary.write_bytes(tensors_to_bytes(tensors, metadata={_KEY: json.dumps(header)}))
@@ -122,8 +137,11 @@ def load(cls: type[R], path: str | os.PathLike[str]) -> R:
         loaded: R = _adapter(cls).validate_python(header.get("record"), context={"tensors": tensors})
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path} is not a valid {cls.__name__}: at {where}: {first['msg']}.") from error
+        where = "".join(f"{part}." for part in first["loc"])[:-1]
+        message = first["msg"].removeprefix("Value error, ").rstrip(".")
+        raise DataError(
+            f"{path} is not a valid {cls.__name__}: {f'at {where}: ' if where else ''}{message}."
+        ) from error
     return loaded
 
 
@@ -139,8 +157,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
     except (SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise DataError(
-            f"{path} is not a record saved by shapleaf, or is damaged "
-            f"({type(error).__name__}: {error})."
+            f"{path} is not a record saved by shapleaf, or is damaged ({type(error).__name__}: {error})."
         ) from error
     if not isinstance(header, dict):
         raise DataError(f"{path} is not a record saved by shapleaf: its header is no object.")

@@ -15,11 +15,18 @@ def number(value: float) -> str:
     >>> number(1234567), number(0.123456), number(3.0), number(12)
     ('1,234,567', '0.1235', '3', '12')
     """
-    if value != value:
-        return "nan"
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:,.4g}" if abs(value) >= 1000 or abs(value) < 1e-3 else f"{value:.4g}"
+    if abs(value) < 1e15 and (float(value).is_integer() or abs(value) >= 1000):
+        return f"{value + 0:,.0f}"  # no minus before 0
+    return f"{value:.4g}"
+
+
+def count(number: int, noun: str, nouns: str = "") -> str:
+    """A number of things.
+
+    >>> count(1, "group"), count(1200, "group"), count(2, "axis", "axes")
+    ('1 group', '1,200 groups', '2 axes')
+    """
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def _cell(value: object) -> str:
@@ -61,9 +68,9 @@ def to_html(title: str, header: Sequence[str], rows: Rows, *, footer: str = "") 
     """The same table as an HTML fragment, for ``_repr_html_``."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(_cell(value))}</td>" for value in row) + "</tr>"
-        for row in rows
+        "<tr>" + "".join(f"<td>{html.escape(_cell(value))}</td>" for value in row) + "</tr>" for row in rows
     )
     caption = html.escape(title)
-    note = f"<p>{html.escape(footer)}</p>" if footer else ""
-    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
+    note = f"<p>{html.escape(footer).replace(chr(10), '<br>')}</p>" if footer else ""
+    rows_html = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f"<table><caption>{caption}</caption>{rows_html}</table>{note}"

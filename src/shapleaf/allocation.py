@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from fractions import Fraction
+from numbers import Integral, Real
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,8 +20,8 @@ from .records import Cost, Graph, Plan, Scores
 class Budget:
     """How much may stay, or must go: exactly one of ``keep`` and ``remove``.
 
-    A float is a fraction, an int an absolute amount. Use :class:`Units`, :class:`Params`
-    or :class:`Macs`.
+    A float is a fraction, taken as the decimal it prints as; an int is an absolute amount. Use
+    :class:`Units`, :class:`Params` or :class:`Macs`.
 
     Raises:
         BudgetError: both or none are given, or a fraction is not within 0 and 1.
@@ -30,14 +33,24 @@ class Budget:
     def __post_init__(self) -> None:
         if (self.keep is None) == (self.remove is None):
             raise BudgetError(f"{type(self).__name__} takes exactly one of keep= and remove=.")
+        for name in ("keep", "remove"):
+            value = getattr(self, name)
+            if isinstance(value, Integral):
+                object.__setattr__(self, name, int(value))
+            elif isinstance(value, Real):
+                object.__setattr__(self, name, float(value))
+            elif value is not None:
+                raise BudgetError(f"{self}: {name}= must be a number, received {type(value).__name__}.")
+        if isinstance(self._amount, float) and not 0 <= self._amount <= 1:
+            raise BudgetError(f"{self}: a fraction lies between 0 and 1; give an int for an absolute amount.")
+        if self._amount < 0:
+            raise BudgetError(f"{self}: an amount is not negative.")
+
+    @property
+    def _amount(self) -> float | int:
         value = self.keep if self.keep is not None else self.remove
         assert value is not None
-        if isinstance(value, float) and not 0 <= value <= 1:
-            raise BudgetError(
-                f"{self}: a fraction lies between 0 and 1; give an int for an absolute amount."
-            )
-        if value < 0:
-            raise BudgetError(f"{self}: an amount is not negative.")
+        return value
 
     def measure(self, cost: Cost) -> int:
         """The part of a cost that this budget is about."""
@@ -45,13 +58,11 @@ class Budget:
         value: int = getattr(cost, name)
         return value
 
-    def limit(self, full: Cost) -> float:
+    def limit(self, full: Cost) -> int:
         """The most that may remain."""
-        total = self.measure(full)
-        value = self.keep if self.keep is not None else self.remove
-        assert value is not None
-        amount = value * total if isinstance(value, float) else value
-        return amount if self.keep is not None else total - amount
+        total, value = self.measure(full), self._amount
+        amount = Fraction(repr(value)) * total if isinstance(value, float) else value
+        return math.floor(amount if self.keep is not None else total - amount)
 
     def __str__(self) -> str:
         word = f"keep={self.keep}" if self.keep is not None else f"remove={self.remove}"
@@ -73,8 +84,8 @@ class Units(Budget):
 class Params(Budget):
     """A budget on the model's parameters (elements).
 
-    >>> Params(keep=0.5).limit(Cost(units=1, params=100, macs=1))
-    50.0
+    >>> Params(keep=0.29).limit(Cost(units=1, params=100, macs=1))
+    29
     """
 
     __str__ = Budget.__str__
@@ -139,7 +150,10 @@ class _Set:
     keys: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def kept(self, removed: int) -> int:
-        """Units that stay when ``removed`` may go: rounded up to the step, never below the fewest."""
+        """Units that stay when ``removed`` may go: rounded up to the step, never below the fewest.
+
+        All of them count as a whole step, even where they are not a multiple of it.
+        """
         up = -(-(self.size - removed) // self.step) * self.step
         return min(self.size, max(up, self.fewest))
 
@@ -163,13 +177,13 @@ def allocate(
         budget: ``Units``, ``Params`` or ``Macs``; fractions of units refer to the scored groups.
         strategy: ``Global()`` (the default) or ``Uniform()``.
         min_keep: every group keeps at least so many units.
-        multiple_of: kept counts are multiples of this where the group is wide enough (at least four
-            times it; half of it in a group half as wide, and so on): odd widths run slower than the
-            units they save.
+        multiple_of: groups that lose units keep a multiple of this if they are wide enough (at least
+            four times it; half of it in a group half as wide, and so on): odd widths run slower than
+            the units they save.
 
     Raises:
         BudgetError: even the smallest plan exceeds the budget; the nearest achievable one is named.
-        PlanError: the scores are per example, or not finite.
+        PlanError: the scores are per example, or not finite, or the strategy's keys are unusable.
 
     >>> import torch, shapleaf as sl
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
@@ -183,11 +197,15 @@ def allocate(
     sets = _sets(scores, min_keep, multiple_of)
     keys = (strategy or Global()).keys({s.names[0]: s.scores for s in sets})
     for one in sets:
-        one.keys = np.asarray(keys[one.names[0]], float)
+        one.keys = _checked(keys.get(one.names[0], ()), one)
     costs = Costs(scores.graph)
     scored = [name for one in sets for name in one.names]
     counts = _solve(sets, costs, budget, scored)
-    keep = {name: tuple(sorted(one.order[name][::-1][:n].tolist())) for one, n in zip(sets, counts, strict=True) for name in one.names}
+    keep = {
+        name: tuple(sorted(one.order[name][one.size - n :].tolist()))
+        for one, n in zip(sets, counts, strict=True)
+        for name in one.names
+    }
     made_by = {
         "budget": str(budget),
         "strategy": type(strategy or Global()).__name__,
@@ -199,7 +217,9 @@ def allocate(
     return plan(scores.graph, keep, made_by=made_by)
 
 
-def plan(graph: Graph, keep: Mapping[str, Sequence[int]], *, made_by: Mapping[str, str] | None = None) -> Plan:
+def plan(
+    graph: Graph, keep: Mapping[str, Sequence[int]], *, made_by: Mapping[str, str] | None = None
+) -> Plan:
     """A plan that keeps the units named, and every unit of the groups that are not.
 
     Raises:
@@ -216,6 +236,16 @@ def plan(graph: Graph, keep: Mapping[str, Sequence[int]], *, made_by: Mapping[st
     return Plan(graph=graph, keep=chosen, before=costs({}), after=costs(counts), made_by=dict(made_by or {}))
 
 
+def _checked(keys: Any, one: _Set) -> np.ndarray:
+    found = np.asarray(keys, float)
+    if found.shape != (one.size,) or not np.isfinite(found).all() or (np.diff(found) < 0).any():
+        raise PlanError(
+            f"the strategy must give group {one.names[0]} {one.size} finite keys in ascending order, one per "
+            f"unit; received {found.tolist()[:12]}."
+        )
+    return found
+
+
 def _step(size: int, multiple_of: int) -> int:
     while multiple_of > 1 and size < 4 * multiple_of:
         multiple_of //= 2
@@ -223,7 +253,8 @@ def _step(size: int, multiple_of: int) -> int:
 
 
 def _sets(scores: Scores, min_keep: int, multiple_of: int) -> list[_Set]:
-    graph, done, sets = scores.graph, set(), []
+    graph, sets = scores.graph, []
+    done: set[str] = set()
     for name, values in scores.values.items():
         if values.ndim != 1:
             raise PlanError(
@@ -241,9 +272,9 @@ def _sets(scores: Scores, min_keep: int, multiple_of: int) -> list[_Set]:
         order = {m: np.argsort(scores.values[m].double().numpy(), kind="stable") for m in tie}
         ranked = sum(scores.values[m].double().numpy()[order[m]] for m in tie)
         size = graph[name].size
-        sets.append(
-            _Set(tie, size, _step(size, multiple_of), order, np.asarray(ranked), min(size, min_keep))
-        )
+        step = _step(size, multiple_of)
+        fewest = min(size, -(-min_keep // step) * step)
+        sets.append(_Set(tie, size, step, order, np.asarray(ranked), fewest))
     return sets
 
 
@@ -268,10 +299,10 @@ def _solve(sets: list[_Set], costs: Costs, budget: Budget, scored: list[str]) ->
     if least > limit:
         full = budget.measure(cost(0))
         raise BudgetError(
-            f"{budget} cannot be met: at most {limit:,.0f} of {full:,} may stay, but {least:,} remain when "
+            f"{budget} cannot be met: at most {limit:,} of {full:,} may stay, but {least:,} remain when "
             f"every scored group keeps its fewest units. The nearest is "
-            f"{type(budget).__name__}(keep={least}) ({least / full:.1%}); lower min_keep or multiple_of, or "
-            "score more groups."
+            f"{type(budget).__name__}(keep={least}) ({least / max(full, 1):.1%}); lower min_keep or "
+            "multiple_of, or score more groups."
         )
     while low < high:
         middle = (low + high) // 2

@@ -16,13 +16,13 @@ from .data import Batch, batches
 from .errors import CriterionError
 from .game import Estimate
 from .game.layer import LayerGame
-from .masking import Gates, Masks, Reader, Zero, device_of
+from .masking import Gates, Masks, Reader, Zero
 from .records import Graph, Group, Scores
 
 _DEFAULT_AGGREGATION = MeanPlusStd(2.0)
 
 
-def attribute(
+def attribute(  # noqa: PLR0913 - what to score, on what, how
     model: nn.Module,
     graph: Graph,
     data: Any,
@@ -161,7 +161,7 @@ def _play(
         return lambda: LayerGame(model, group, batch, loss, fill)
 
     with progress("attribute") as step:
-        for batch in batches(data, device=device_of(model)):
+        for batch in batches(data, device=_context.device_of(model)):
             ids = tuple(range(batch.first, batch.first + batch.examples))
             tally.samples += batch.examples
             for group in groups:
@@ -181,7 +181,7 @@ def _differentiate(
 ) -> None:
     gates = Gates(groups)
     with progress("attribute") as step:
-        for batch in batches(data, device=device_of(model), labelled=_labelled(criterion)):
+        for batch in batches(data, device=_context.device_of(model), labelled=_labelled(criterion)):
             ids = tuple(range(batch.first, batch.first + batch.examples))
             tally.samples += batch.examples
             masks, by_mask, by_read = _gradients(model, gates, batch, loss, criterion.needs)
@@ -224,7 +224,9 @@ def _gradients(
     """One forward, and one backward if needed: the gradients of every mask and everything read."""
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     differentiate = bool(needs & (Needs.GRADIENT | Needs.MASK_GRADIENT))
-    leaves = {name: one.requires_grad_(differentiate) for name, one in gates.ones(batch.examples, like).items()}
+    leaves = gates.ones(batch.examples, like)
+    for leaf in leaves.values():
+        leaf.requires_grad_(differentiate)
     masks = Masks(leaves)
     with torch.set_grad_enabled(differentiate):
         with Reader(model, gates, masks):
@@ -234,7 +236,12 @@ def _gradients(
         total = _context.per_example(loss, output, batch.target, batch.examples).sum()
         reads = masks.seen if Needs.GRADIENT in needs else {}
         wanted = [*leaves.values(), *reads.values()]
-        grads = torch.autograd.grad(total, wanted, allow_unused=True)
+        grads = torch.autograd.grad(total, wanted, allow_unused=True) if total.requires_grad else [None]
+    if all(grad is None for grad in grads):
+        raise CriterionError(
+            "the loss does not depend on any unit in a differentiable way; use a criterion without "
+            "gradients, such as LeaveOneOut()."
+        )
     filled = [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, grads, strict=True)]
     return (
         masks,

@@ -69,7 +69,7 @@ class CalibrationMean:
 
         source = data if self.data is None else self.data
         with torch.no_grad(), _context.inference(model):
-            for batch in batches(source, device=device_of(model), labelled=False):
+            for batch in batches(source, device=_context.device_of(model), labelled=False):
                 weight = batch.examples
                 seen += weight
                 with Reader(model, gates, add):
@@ -223,7 +223,3 @@ def masked(model: nn.Module, plan: Plan, *, removal: Removal | None = None) -> M
     gates = Gates(plan.graph[name] for name in plan.pruned)
     fill = (removal or Zero()).fill(model, gates, None)
     return Masked(model, plan, fill, gates)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))

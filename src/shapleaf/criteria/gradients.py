@@ -15,10 +15,10 @@ from .probe import Needs, Probe
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The summed absolute gradient of the loss with respect to a unit's activation
-    (Mittal et al. 2018; Ancona et al. 2020, section 4): ``sum_positions |dL / dz|``.
+    """The summed absolute gradient of the loss with respect to a unit's activation.
 
-    Taken at what the consumers read, after the activation function.
+    ``sum_positions |dL / dz|`` (Mittal et al. 2018; Ancona et al. 2020, section 4), taken at what the
+    consumers read, after the activation function. What several consumers read is one activation.
 
     >>> import torch, shapleaf as sl
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
@@ -37,11 +37,11 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Taylor:
-    """The first-order estimate of the rise of the loss when a unit is removed
-    (Molchanov et al. 2017; Ancona et al. 2020, equation 3): ``-sum_positions dL/dz * z``.
+    """The first-order estimate of the rise of the loss when a unit is removed.
 
-    Without ``signed`` the absolute value per example, as in the paper; with it, positive means that the
-    unit helps. The sum over positions is not divided by their number.
+    ``-sum_positions dL/dz * z`` (Molchanov et al. 2017; Ancona et al. 2020, equation 3). Without
+    ``signed`` the absolute value per example, as in the paper; with it, positive means that the unit
+    helps. The sum over positions is not divided by their number.
 
     >>> import torch, shapleaf as sl
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))

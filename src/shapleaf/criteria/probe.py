@@ -100,15 +100,12 @@ class Probe:
         """The weights that produce each unit, ``(units, weights)``; biases and norms excluded."""
         readers = {(site.weight, site.dim) for site in self.group.sites}
         parameters = dict(self.model.named_parameters())
-        rows = [
-            parameters[piece.tensor].detach().index_select(piece.dim, piece.index.reshape(-1).to(parameters[piece.tensor].device))
-            .movedim(piece.dim, 0)
-            .reshape(self.group.size, -1)
-            for piece in self.group.slices
-            if piece.tensor in parameters
-            and parameters[piece.tensor].ndim > 1
-            and (piece.tensor, piece.dim) not in readers
-        ]
+        rows = []
+        for piece in self.group.slices:
+            weight = parameters.get(piece.tensor)
+            if weight is not None and weight.ndim > 1 and (piece.tensor, piece.dim) not in readers:
+                mine = weight.detach().index_select(piece.dim, piece.index.reshape(-1).to(weight.device))
+                rows.append(mine.movedim(piece.dim, 0).reshape(self.group.size, -1))
         if not rows:
             raise CriterionError(f"group {self.group.name} has no incoming weights to score.")
         return torch.cat(rows, 1)
@@ -118,7 +115,9 @@ class Probe:
         for tensor, (_, index) in zip(tensors, self.reads, strict=True):
             flat = index.to(tensor.device).expand(tensor.shape[1:]).reshape(-1)
             order = torch.argsort(flat, stable=True)[int((flat < 0).sum()) :]
-            parts.append(tensor.flatten(1)[:, order].unflatten(1, (self.group.size, -1)))
+            part = tensor.flatten(1)[:, order].unflatten(1, (self.group.size, -1))
+            # Further places of an example may lie behind it along the first axis (tokens in rows).
+            parts.append(part.unflatten(0, (len(self.ids), -1)).transpose(1, 2).flatten(2))
         return torch.cat(parts, 2)
 
     def _allow(self, need: Needs, name: str) -> None:

@@ -46,8 +46,10 @@ class LeaveOneOut:
 
 @dataclass(frozen=True)
 class Shapley:
-    """Shapley values of the units of a group for each example's loss (Ancona et al. 2020, equation 5):
-    the rise of the loss when the unit is removed, averaged over all orders of removal.
+    """Shapley values of the units of a group, for the loss of each example.
+
+    The rise of the loss when the unit is removed, averaged over all orders of removal (Ancona et al.
+    2020, equation 5).
 
     Args:
         estimator: how they are estimated; ``Path()`` costs the same for any number of units.

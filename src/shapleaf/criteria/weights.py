@@ -48,4 +48,5 @@ class WeightNorm:
 
     def score(self, probe: Probe) -> Tensor:
         """Norms ``(units,)``."""
-        return torch.linalg.vector_norm(probe.incoming(), self.p, dim=1)
+        norms: Tensor = torch.linalg.vector_norm(probe.incoming(), self.p, dim=1)
+        return norms

@@ -16,11 +16,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .. import _context
 from ..data import Batch
-from ..errors import CriterionError
+from ..errors import CriterionError, ShapleafError
 from ..masking import Fill, Gate, Gates, Masks, Reader
 from ..records import Group
 
-_Recorded = tuple[Any, Any]
+_Recorded = tuple[str, Any]
 
 
 class LayerGame:
@@ -41,7 +41,8 @@ class LayerGame:
         self.evaluations = 0
         self.dtype, self.device = _floating(model, batch)
         self._prefix: list[_Recorded] = []
-        self.cached = self._record()
+        self.cached = False
+        self._record()
 
     def loss(self, mask: Tensor) -> Tensor:
         """Loss of each example under its own mask; counts 1 evaluation."""
@@ -55,36 +56,51 @@ class LayerGame:
         leaf = mask.detach().clone().requires_grad_()
         with torch.enable_grad():
             loss = self._forward(leaf)
-            if not loss.requires_grad:
-                raise CriterionError(
-                    f"the loss does not depend on the units of {self.name} in a differentiable way; "
-                    "use an estimator without gradients, such as Permutation()."
-                )
-            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+            (gradient,) = (
+                torch.autograd.grad(loss.sum(), leaf, allow_unused=True) if loss.requires_grad else (None,)
+            )
+        if gradient is None:
+            raise CriterionError(
+                f"the loss does not depend on the units of {self.name} in a differentiable way; "
+                "use an estimator without gradients, such as Permutation()."
+            )
         return loss.detach(), gradient
 
     def _forward(self, mask: Tensor) -> Tensor:
-        masks = Masks({self.name: mask}, self._fill)
-        with _Replay(self._model, self._gates, masks, self._prefix if self.cached else []):
-            output = _context.forward(self._model, self._batch.inputs)
-        return _context.per_example(self._loss, output, self._batch.target, self.examples)
+        if self.cached:
+            try:
+                return self._replay(mask)
+            except _Diverged:
+                self.cached, self._prefix = False, []
+        return self._replay(mask)
 
-    def _record(self) -> bool:
+    def _replay(self, mask: Tensor) -> Tensor:
+        masks = Masks({self.name: mask}, self._fill)
+        return self._run(_Replay(self._model, self._gates, masks, self._prefix))[0]
+
+    def _run(self, reader: Reader) -> tuple[Tensor, Any]:
+        _context.reseed(0)  # a model that draws random numbers draws the same for every coalition
+        # A model may write into its inputs; the prefix, once answered from memory, does not.
+        inputs = self._batch.inputs if self.cached else tree_map(_own, self._batch.inputs)
+        with reader:
+            output = _context.forward(self._model, inputs)
+        return _context.per_example(self._loss, output, self._batch.target, self.examples), output
+
+    def _record(self) -> None:
+        """Run the model once, and once more from the record; keep it if both agree."""
         recorder = _Record(self._model, self._gates)
-        with torch.no_grad(), recorder:
-            output = _context.forward(self._model, self._batch.inputs)
-        expected = _context.per_example(self._loss, output, self._batch.target, self.examples)
-        if not recorder.calls or recorder.written():
-            return False
-        self._prefix = recorder.released()
-        ones = torch.ones(1, self.players, dtype=self.dtype, device=self.device)
-        self.cached = True
-        try:
-            with torch.no_grad():
-                again = self._forward(ones)
-        except _Diverged:
-            return False
-        return torch.allclose(again, expected, rtol=1e-4, atol=1e-5) and not recorder.written()
+        with torch.no_grad():
+            expected, output = self._run(recorder)
+            if not recorder.calls or recorder.written():
+                return
+            self._prefix, self.cached = recorder.released(output), True
+            ones = torch.ones(1, self.players, dtype=self.dtype, device=self.device)
+            try:
+                again = self._replay(ones)
+            except (_Diverged, ShapleafError):  # the model reads what was not seen to be read
+                again = torch.full_like(expected, torch.nan)
+        if recorder.written() or not torch.allclose(again, expected, rtol=1e-4, atol=1e-5):
+            self._prefix, self.cached = [], False
 
 
 class _Diverged(Exception):  # noqa: N818 - never leaves this module
@@ -108,7 +124,7 @@ class _Record(Reader):
             self._versions = [(tensor, tensor._version) for tensor in tensors]
         out = super().call(key, func, args, kwargs)
         if self._open:
-            self.calls.append((func, out))
+            self.calls.append((key, out))
         else:
             self._used |= {id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         return out
@@ -117,17 +133,18 @@ class _Record(Reader):
         """Whether anything wrote into the prefix's tensors after the prefix."""
         return any(tensor._version != version for tensor, version in self._versions)
 
-    def released(self) -> list[_Recorded]:
-        """The record, with memory kept only for the tensors that later calls read."""
+    def released(self, output: Any) -> list[_Recorded]:
+        """The record, with memory kept only for tensors in the output or read by later calls."""
+        used = self._used | {id(leaf) for leaf in _context.tensors(output)}
 
         def slim(leaf: Any) -> Any:
-            if not isinstance(leaf, Tensor) or id(leaf) in self._used:
+            if not isinstance(leaf, Tensor) or id(leaf) in used:
                 return leaf
             # NaN, so that a read nobody foresaw shows up in the loss.
             empty = float("nan") if leaf.is_floating_point() else 0
             return leaf.new_full((), empty).expand(leaf.shape)
 
-        return [(func, tree_map(slim, out)) for func, out in self.calls]
+        return [(key, tree_map(slim, out)) for key, out in self.calls]
 
 
 class _Replay(Reader):
@@ -140,11 +157,15 @@ class _Replay(Reader):
     def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._next < len(self._prefix):
             expected, out = self._prefix[self._next]
-            if func is not expected and func != expected:
+            if key != expected:
                 raise _Diverged(f"{key} ran where {expected} had run before")
             self._next += 1
             return out
         return super().call(key, func, args, kwargs)
+
+
+def _own(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
 def _unchanged(place: tuple[str, int], gate: Gate, read: Tensor) -> Tensor:

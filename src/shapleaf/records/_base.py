@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeGuard, TypeVar
 
 import torch
 
@@ -14,19 +15,29 @@ R = TypeVar("R", bound="Record")
 
 
 def _equal(a: Any, b: Any) -> bool:
+    """Equality by value, in which a NaN equals a NaN."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
+        a, b = a.cpu(), b.cpu()
+        same = a.dtype == b.dtype and a.shape == b.shape
+        return same and bool(((a == b) | (a.isnan() & b.isnan())).all())
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
-    if isinstance(a, tuple) and isinstance(b, tuple):
+    if isinstance(a, tuple | list) and type(a) is type(b):
         return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+    if _is_number(a) and _is_number(b):
+        return a == b or (math.isnan(a) and math.isnan(b))
     return type(a) is type(b) and bool(a == b)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class Part:
     """Value equality for frozen dataclasses that may hold tensors; hence unhashable."""
 
     __slots__ = ()
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import nn
 
 from .._store import Tensor
+from .._table import count
 from ..errors import PlanError, StaleGraphError
 from ._base import Part, Record
 
@@ -116,6 +118,9 @@ class Op(Part):
 class Graph(Record):
     """What :func:`shapleaf.trace` found in a model; holds names and integers, no module.
 
+    Raises:
+        PlanError: its parts do not fit each other, as in a file that was tampered with.
+
     Attributes:
         groups: the groups of units that can be removed, in the order of the model's parameters.
         tensors: every parameter and buffer; their names, shapes and dtypes make the fingerprint.
@@ -137,6 +142,10 @@ class Graph(Record):
     norms: tuple[tuple[str, str], ...] = ()
     inputs: Any = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for wrong in _faults(self):
+            raise PlanError(f"the graph is inconsistent: {wrong}. Trace the model again.")
 
     @property
     def fingerprint(self) -> str:
@@ -193,7 +202,8 @@ class Graph(Record):
             for g in self.groups
         ]
         units = sum(group.size for group in self.groups)
-        footer = [f"{units:,} units in {len(self.groups)} groups, {len(self.blocked)} axes blocked"]
+        groups, axes = count(len(self.groups), "group"), count(len(self.blocked), "axis", "axes")
+        footer = [f"{count(units, 'unit')} in {groups}, {axes} blocked"]
         footer += [f"tied: {' = '.join(tie)}" for tie in self.ties]
         reasons: dict[str, list[str]] = {}
         for block in self.blocked:
@@ -208,3 +218,72 @@ class Graph(Record):
             "rows": rows,
             "footer": "\n".join([*footer, *self.notes]),
         }
+
+
+def _faults(graph: Graph) -> Iterator[str]:
+    """What is wrong with a graph, so that no index read from a file reaches a tensor unchecked."""
+    shapes = {info.name: info.shape for info in graph.tensors}
+    sizes = {group.name: group.size for group in graph.groups}
+    if len(sizes) < len(graph.groups) or len(shapes) < len(graph.tensors):
+        yield "two groups or two tensors have one name"
+    for group in graph.groups:
+        yield from _faults_of(group, shapes)
+    owned: dict[tuple[str, int], list[torch.Tensor]] = {}
+    for piece in (piece for group in graph.groups for piece in group.slices):
+        owned.setdefault((piece.tensor, piece.dim), []).append(piece.index.reshape(-1))
+    for (tensor, dim), indices in owned.items():
+        positions = torch.cat(indices)
+        if len(positions.unique()) < len(positions):
+            yield f"a position of {tensor}[{dim}] belongs to two units"
+    for tie in graph.ties:
+        if len({sizes.get(name) for name in tie}) > 1 or not {*tie} <= {*sizes}:
+            yield f"the tie {' = '.join(tie)} names unknown groups or groups of different sizes"
+    for axis in (axis for op in graph.ops for axis in op.axes):
+        if len(axis.groups) != len(axis.per_unit) or not {*axis.groups} <= {*sizes}:
+            yield f"the axis {axis} of an op names unknown groups"
+    if graph.inputs is not None and not _describes(graph.inputs):
+        yield "its inputs are not described as they must be"
+
+
+def _faults_of(group: Group, shapes: dict[str, tuple[int, ...]]) -> Iterator[str]:
+    if group.size < 1:
+        yield f"group {group.name} has {group.size} units"
+    for piece in group.slices:
+        shape, where = shapes.get(piece.tensor, ()), f"{piece.tensor}[{piece.dim}]"
+        if not 0 <= piece.dim < len(shape):
+            yield f"group {group.name} owns {where}, which does not exist"
+        if piece.index.ndim != 2 or len(piece.index) != group.size:
+            yield f"the index of {where} is not (units, positions) of {group.name}"
+        if not _within(piece.index, 0, shape[piece.dim]):
+            yield f"the index of {where} must hold integers from 0 to {shape[piece.dim] - 1}"
+    for site in group.sites:
+        if site.weight is not None and not 0 <= site.dim < len(shapes.get(site.weight, ())):
+            yield f"group {group.name} is read by {site.weight}[{site.dim}], which does not exist"
+        if not _within(site.index, -1, group.size):
+            yield f"the index of {site.call} must hold integers from -1 to {group.size - 1}"
+
+
+def _within(index: torch.Tensor, low: int, high: int) -> bool:
+    whole = index.dtype == torch.int64 and index.numel() > 0
+    return whole and low <= int(index.min()) <= int(index.max()) < high
+
+
+def _describes(spec: Any, depth: int = 0) -> bool:
+    """Whether this is nested as :attr:`Graph.inputs` are: shapes, dtypes, ranges and plain values."""
+    if not isinstance(spec, dict) or depth > 50:
+        return False
+    keys = {*spec}
+    if keys == {"shape", "dtype", "low", "high"}:
+        shape, dtype, *ends = (spec[key] for key in ("shape", "dtype", "low", "high"))
+        return (
+            isinstance(shape, list)
+            and all(isinstance(size, int) and size >= 0 for size in shape)
+            and isinstance(dtype, str)
+            and isinstance(getattr(torch, dtype, None), torch.dtype)
+            and all(isinstance(end, int | float) for end in ends)
+        )
+    if keys == {"dict"} and isinstance(spec["dict"], dict):
+        return all(_describes(part, depth + 1) for part in spec["dict"].values())
+    if keys == {"list"} and isinstance(spec["list"], list):
+        return all(_describes(part, depth + 1) for part in spec["list"])
+    return keys == {"value"} and isinstance(spec["value"], bool | int | float | str | None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,13 +50,13 @@ class Plan(Record):
             if name not in names:
                 raise PlanError(f"no group is named {name!r}; the groups are: {', '.join(names)}.")
         for group in self.graph:
-            kept = self.keep.get(group.name, tuple(range(group.size)))
+            kept = _integers(self.keep.get(group.name, range(group.size)))
             if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < group.size:
                 raise PlanError(
                     f"group {group.name}: units to keep must be sorted, unique and within "
                     f"0..{group.size - 1}, at least one; received {list(kept)[:12]}."
                 )
-            self.keep[group.name] = tuple(kept)
+            self.keep[group.name] = kept
         for tie in self.graph.ties:
             counts = {name: len(self.keep[name]) for name in tie}
             if len(set(counts.values())) > 1:
@@ -91,3 +93,10 @@ class Plan(Record):
             "rows": rows,
             "footer": "\n".join([", ".join(changes), made]).strip(),
         }
+
+
+def _integers(units: Iterable[Any]) -> tuple[int, ...]:
+    try:
+        return tuple(operator.index(unit) for unit in units)
+    except TypeError as error:
+        raise PlanError(f"units to keep must be integers: {error}.") from error

@@ -63,6 +63,8 @@ class Report(Record):
             ratio = row.value / row.reference if row.reference else None
             low_high = None if row.low is None or row.high is None else f"{row.low:.4g} to {row.high:.4g}"
             change = None if ratio is None else f"x {ratio:.3g}"
+            if row.unit == "%" and row.reference is not None:
+                change = f"{row.value - row.reference:+.2f} points"
             rows.append([row.metric, row.unit, row.reference, row.value, low_high, change])
         return {
             "title": self.title,

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._store import Tensor
+from .._table import count
+from ..errors import CriterionError
 from ._base import Record
 from .graph import Graph
 
@@ -21,7 +23,11 @@ class Scores(Record):
         samples: number of examples seen.
         evaluations: group name to forward passes spent per batch (forward plus backward counts 3).
         criterion: the criterion, as written in Python.
-        settings: everything else that made the scores: aggregation, removal, seed, versions.
+        settings: everything else that made the scores: aggregation, loss, seed, versions.
+
+    Raises:
+        PlanError: a group that the graph does not have.
+        CriterionError: scores or standard errors of the wrong shape.
     """
 
     graph: Graph
@@ -33,6 +39,19 @@ class Scores(Record):
     settings: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for group, values in self.values.items():
+            units = self.graph[group].size
+            if values.ndim not in (1, 2) or values.shape[-1] != units:
+                raise CriterionError(
+                    f"scores of group {group} must have shape ({units},) or (examples, {units}), "
+                    f"received {tuple(values.shape)}."
+                )
+        for group, errors in self.stderr.items():
+            shape = self.values[group].shape if group in self.values else None
+            if errors.shape != shape:
+                raise CriterionError(
+                    f"standard errors of group {group} have shape {tuple(errors.shape)}, its scores {shape}."
+                )
         for name in ("values", "stderr"):
             cpu = {group: tensor.detach().cpu() for group, tensor in getattr(self, name).items()}
             object.__setattr__(self, name, cpu)
@@ -55,7 +74,7 @@ class Scores(Record):
                 ]
             )
         return {
-            "title": f"Scores by {self.criterion}, {self.samples} examples",
+            "title": f"Scores by {self.criterion}, {count(self.samples, 'example')}",
             "header": ["group", "units", "min", "median", "max", "stderr", "negative", "evaluations"],
             "rows": rows,
             "footer": ", ".join(f"{key}={value}" for key, value in self.settings.items()),

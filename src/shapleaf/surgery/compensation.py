@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from .. import _context
 from ..data import batches
 from ..errors import PlanError
-from ..masking import CalibrationMean, Fill, Gates, Masks, Reader, device_of
+from ..masking import CalibrationMean, Fill, Gates, Masks, Reader
 from ..records import Plan
 
 
@@ -73,7 +73,7 @@ class FoldMean:
         """
         gates = Gates(plan.graph[name] for name in plan.pruned)
         fill = CalibrationMean(self.data).fill(model, gates, None)
-        batch = next(iter(batches(self.data, limit=1, device=device_of(model), labelled=False)))
+        batch = next(iter(batches(self.data, limit=1, device=_context.device_of(model), labelled=False)))
         masks = {name: plan.mask(name)[None].float() for name in plan.pruned}
         meter = _Shift(model, gates, masks, fill)
         with torch.no_grad(), _context.inference(model), meter:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from .. import _context
 from ..errors import DataError, PlanError
-from ..masking import device_of, masked
+from ..masking import masked
 from ..records import Edit, Plan, Receipt
 from ..tracing.inputs import imitate
 from . import attributes, optimizers, slicing
@@ -96,7 +96,7 @@ def prune_(
     with optimizers.restored_on_failure(optimizer), slicing.restored_on_failure(model):
         try:
             changes.apply(model)
-            inputs = imitate(plan.graph.inputs, examples=2, device=device_of(model))
+            inputs = imitate(plan.graph.inputs, examples=2, device=_context.device_of(model))
             expected = _run(masked(model, plan), model, inputs) if plan.pruned else None
             lengths = _with_new_biases(model, what, changes)
             if optimizer is not None and what:
@@ -185,12 +185,12 @@ def _verify(model: nn.Module, plan: Plan, inputs: Any, expected: list[Tensor] | 
     floats = [(a, b) for a, b in zip(expected, received, strict=True) if a.is_floating_point()]
     scale = max((float(a.abs().max()) for a, _ in floats if a.numel()), default=0.0)
     gap = max((float((a - b).abs().max()) for a, b in floats if a.numel()), default=0.0)
-    error = gap / scale if scale else gap
+    difference = gap / scale if scale else gap
     tolerance = max((torch.finfo(a.dtype).eps for a, _ in floats), default=0.0) ** 0.5
-    if not error <= tolerance:
+    if not difference <= tolerance:
         raise PlanError(
-            f"the pruned model differs from the masked one by {error:.1e} of its largest output, more than "
+            f"the pruned model differs from the masked one by {difference:.1e} of its largest output, more than "
             f"{tolerance:.1e}; nothing was changed. Its Python code splits or counts one of "
             f"{', '.join(plan.pruned[:6])} in a way that the trace did not see; please report it."
         )
-    return error
+    return difference

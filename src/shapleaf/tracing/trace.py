@@ -16,7 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import _context
 from .._calls import Calls
-from ..errors import ShapleafError, TraceError
+from ..errors import DataError, TraceError
 from ..records import Graph
 from .build import build
 from .inputs import describe
@@ -230,14 +230,8 @@ def _run(model: nn.Module, inputs: Any, trail: Trail, rules: Mapping[str, Rule],
         try:
             with tracer:
                 output = _context.forward(model, private)
-        except ShapleafError:
-            raise
-        except Exception as error:
-            shapes = [tuple(leaf.shape) for leaf in tree_leaves(private) if isinstance(leaf, Tensor)]
-            raise TraceError(
-                f"the model failed on the example inputs of shapes {shapes} in "
-                f"{'train' if train else 'eval'} mode: {type(error).__name__}: {error}"
-            ) from error
+        except DataError as error:
+            raise TraceError(f"in {'train' if train else 'eval'} mode {error}") from error
     for leaf in tree_leaves(output):
         if isinstance(leaf, Tensor):
             for labels in trail.flow.of(leaf):

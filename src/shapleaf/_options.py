@@ -1,0 +1,141 @@
+"""What the command line takes, and how its words become the library's objects.
+
+Nothing heavy is imported before a command runs, so that help and completion are instant.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .errors import BudgetError, CriterionError, DataError
+
+if TYPE_CHECKING:
+    from .allocation import Budget, Strategy
+    from .criteria import Criterion
+    from .integrations.datasets import Images
+
+_DATA = "Data"
+
+
+def _option(text: str, *names: str, panel: str | None = None) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel)
+
+
+Model = Annotated[str, typer.Argument(help="torchvision:NAME, timm:NAME or package.module:factory.")]
+Weights = Annotated[Path | None, _option("A safetensors file or a torch state dict.")]
+Classes = Annotated[int | None, _option("Classes of a model from a zoo.", "--num-classes")]
+Data = Annotated[
+    str, _option("digits, mnist:DIR, cifar10:DIR, imagefolder:DIR or parquet:FILE.", panel=_DATA)
+]
+MaybeData = Annotated[str | None, _option("Fold calibration means of this data into biases.", panel=_DATA)]
+Split = Annotated[str, _option("train or test.", panel=_DATA)]
+Size = Annotated[int | None, _option("Resize images to this height and width.", "--image-size", panel=_DATA)]
+Normalise = Annotated[
+    str | None, _option("Mean/std of the inputs, such as 0.5/0.2 or 0.4,0.5,0.6/0.2,0.2,0.3.", panel=_DATA)
+]
+Batch = Annotated[int, _option("Examples per batch.", "--batch-size", panel=_DATA)]
+Calibration = Annotated[int, _option("Labelled examples to calibrate on.", panel=_DATA)]
+Test = Annotated[int | None, _option("Test on at most so many of the other examples.", panel=_DATA)]
+Seed = Annotated[int, _option("Names every random draw.")]
+CriterionName = Annotated[
+    str, _option("shapley, taylor, weight-norm … or package.module:Class.", "--criterion")
+]
+What = Annotated[str, _option("macs, params or units.", "--budget")]
+Keep = Annotated[str | None, _option("How much may stay: 0.5, 50% or a whole number.")]
+Remove = Annotated[str | None, _option("How much must go: 0.5, 50% or a whole number.")]
+StrategyName = Annotated[str, _option("global or uniform.", "--strategy")]
+Out = Annotated[Path, _option("Where to write.", "--out", "-o")]
+Json = Annotated[bool, _option("Print the result as JSON.", "--json")]
+Quiet = Annotated[bool, _option("No progress bars and no tables.", "--quiet", "-q")]
+
+
+def images(spec: str, split: str, size: int | None, normalise: str | None) -> Images:
+    """The data set that the options name."""
+    from .integrations.datasets import load_data
+
+    if split not in ("train", "test"):
+        raise DataError(f"--split {split!r}: expected train or test.")
+    mean, std = _statistics(normalise) if normalise else (None, None)
+    return load_data(spec, split=split, image_size=size, mean=mean, std=std)  # type: ignore[arg-type]
+
+
+def _statistics(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    try:
+        mean, std = (tuple(float(part) for part in half.split(",")) for half in text.split("/"))
+    except ValueError:
+        raise DataError(f"--normalise {text!r}: expected mean/std, such as 0.4,0.5,0.6/0.2,0.2,0.3.") from None
+    return mean, std
+
+
+def criterion(name: str) -> Criterion:
+    """The criterion of that name, or an instance of the user's own class ``package.module:Class``."""
+    import shapleaf as sl
+
+    known: dict[str, Criterion] = {
+        "shapley": sl.Shapley(),
+        "shapley-permutation": sl.Shapley(sl.Permutation()),
+        "shapley-paper": sl.Shapley(sl.Permutation(samples=5, antithetic=False, shared=True)),
+        "leave-one-out": sl.LeaveOneOut(),
+        "taylor": sl.Taylor(),
+        "taylor-signed": sl.Taylor(signed=True),
+        "sensitivity": sl.Sensitivity(),
+        "apoz": sl.APoZ(),
+        "weight-norm": sl.WeightNorm(),
+        "random": sl.Random(),
+    }
+    if name in known:
+        return known[name]
+    if ":" not in name:
+        options = ", ".join(known)
+        raise CriterionError(f"no criterion is named {name!r}; there are {options}, and package.module:Class.")
+    from .integrations.models import imported
+
+    found = imported(name)
+    made: object = found() if isinstance(found, type) else found
+    if not isinstance(made, sl.Criterion):
+        raise CriterionError(f"{name} is no criterion: it lacks the attribute needs or the method score.")
+    return made
+
+
+def strategy(name: str) -> Strategy:
+    """``global`` or ``uniform``."""
+    import shapleaf as sl
+
+    known: dict[str, Strategy] = {"global": sl.Global(), "uniform": sl.Uniform()}
+    if name not in known:
+        raise BudgetError(f"--strategy {name!r}: expected {' or '.join(known)}.")
+    return known[name]
+
+
+def budget(what: str, keep: str | None, remove: str | None) -> Budget:
+    """The budget that ``--budget``, ``--keep`` and ``--remove`` describe."""
+    import shapleaf as sl
+
+    known: dict[str, type[Budget]] = {"macs": sl.Macs, "params": sl.Params, "units": sl.Units}
+    if what not in known:
+        raise BudgetError(f"--budget {what!r}: expected {', '.join(known)}.")
+    if (keep is None) == (remove is None):
+        raise BudgetError("give exactly one of --keep and --remove, such as --keep 0.5.")
+    return known[what](keep=_amount(keep), remove=_amount(remove))
+
+
+def _amount(text: str | None) -> float | int | None:
+    if text is None:
+        return None
+    try:
+        if text.endswith("%"):
+            return float(text[:-1]) / 100
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        raise BudgetError(f"{text!r} is no amount: expected 0.5, 50% or a whole number.") from None
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """``3,224,224`` as numbers."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise DataError(f"--shape {text!r}: expected numbers, such as 3,224,224.") from None

@@ -1,0 +1,342 @@
+"""The command line: the verbs of the library over saved records."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from . import __version__, _options, _progress
+from ._options import (
+    Batch,
+    Calibration,
+    Classes,
+    CriterionName,
+    Data,
+    Json,
+    Keep,
+    MaybeData,
+    Model,
+    Normalise,
+    Out,
+    Quiet,
+    Remove,
+    Seed,
+    Size,
+    Split,
+    StrategyName,
+    Test,
+    Weights,
+    What,
+)
+from .errors import ShapleafError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .integrations.datasets import Images
+    from .records._base import Record
+    from .slimming import Slimmed
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Make a trained PyTorch model smaller and faster, with an honest account of what was lost.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"shapleaf {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Out = Path("shapleaf-demo"), seed: Seed = 0, quiet: Quiet = False, as_json: Json = False
+) -> None:
+    """Train a small network on built-in digits, halve its MACs by Shapley values, write the report."""
+    from .demo import train
+    from .integrations.datasets import load_data
+    from .slimming import slim as run
+
+    _progress.quiet(quiet)
+    model = train(load_data("digits", split="train"), seed=seed)
+    _save_weights(model, out / "dense.safetensors")
+    sample, rest = _divide(load_data("digits", split="test"), 100, seed, None)
+    limit = _options.budget("macs", "0.5", None)
+    _write(run(model, sample.batches(), limit, test=rest.batches()), out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def slim(
+    model: Model,
+    data: Data,
+    weights: Weights = None,
+    num_classes: Classes = None,
+    split: Split = "test",
+    image_size: Size = None,
+    normalise: Normalise = None,
+    batch_size: Batch = 100,
+    calibration: Calibration = 100,
+    test: Test = None,
+    budget: What = "macs",
+    keep: Keep = None,
+    remove: Remove = None,
+    criterion: CriterionName = "shapley",
+    strategy: StrategyName = "global",
+    seed: Seed = 0,
+    out: Out = Path("shapleaf-slim"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """The whole flow: trace, attribute, allocate, prune, evaluate, report.
+
+    Calibrates on some examples of the split and tests on the others.
+    """
+    from .slimming import slim as run
+
+    _progress.quiet(quiet)
+    limit, chosen, order = (
+        _options.budget(budget, keep, remove),
+        _options.criterion(criterion),
+        _options.strategy(strategy),
+    )
+    network = _model(model, weights, num_classes)
+    images = _options.images(data, split, image_size, normalise)
+    sample, rest = _divide(images, calibration, seed, test)
+    slimmed = run(
+        network,
+        sample.batches(batch_size),
+        limit,
+        test=rest.batches(batch_size),
+        criterion=chosen,
+        strategy=order,
+    )
+    _write(slimmed, out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def trace(
+    model: Model,
+    shape: Annotated[str, typer.Option(help="Shape of one example, such as 3,224,224.")],
+    weights: Weights = None,
+    num_classes: Classes = None,
+    out: Out = Path("graph.safetensors"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find the units that can be removed and everything each of them owns."""
+    import torch
+
+    from .tracing import trace as run
+
+    sizes = _options.shape(shape)
+    graph = run(_model(model, weights, num_classes), torch.zeros(1, *sizes))
+    graph.save(out)
+    _show(graph, out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def attribute(
+    model: Model,
+    graph: Annotated[Path, typer.Argument(help="What trace wrote.")],
+    data: Data,
+    weights: Weights = None,
+    num_classes: Classes = None,
+    split: Split = "test",
+    image_size: Size = None,
+    normalise: Normalise = None,
+    batch_size: Batch = 100,
+    calibration: Calibration = 100,
+    criterion: CriterionName = "shapley",
+    groups: Annotated[list[str] | None, typer.Option(help="Shell pattern of groups; repeatable.")] = None,
+    seed: Seed = 0,
+    out: Out = Path("scores.safetensors"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score every unit: higher means needed more."""
+    from .attribution import attribute as run
+    from .records import Graph
+
+    _progress.quiet(quiet)
+    chosen, known = _options.criterion(criterion), Graph.load(graph)
+    network = _model(model, weights, num_classes)
+    sample = _options.images(data, split, image_size, normalise).sample(calibration, seed)
+    scores = run(network, known, sample.batches(batch_size), chosen, groups=groups or None, seed=seed)
+    scores.save(out)
+    _show(scores, out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def allocate(
+    scores: Annotated[Path, typer.Argument(help="What attribute wrote.")],
+    budget: What = "macs",
+    keep: Keep = None,
+    remove: Remove = None,
+    strategy: StrategyName = "global",
+    min_keep: Annotated[int, typer.Option(help="Every group keeps at least so many.")] = 1,
+    multiple_of: Annotated[int, typer.Option(help="Kept counts are multiples of this.")] = 8,
+    out: Out = Path("plan.safetensors"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Decide which units stay within a budget."""
+    from .allocation import allocate as run
+    from .records import Scores
+
+    limit, order = _options.budget(budget, keep, remove), _options.strategy(strategy)
+    plan = run(Scores.load(scores), limit, strategy=order, min_keep=min_keep, multiple_of=multiple_of)
+    plan.save(out)
+    _show(plan, out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def prune(
+    model: Model,
+    plan: Annotated[Path, typer.Argument(help="What allocate wrote.")],
+    weights: Weights = None,
+    num_classes: Classes = None,
+    data: MaybeData = None,
+    split: Split = "test",
+    image_size: Size = None,
+    normalise: Normalise = None,
+    calibration: Calibration = 100,
+    seed: Seed = 0,
+    out: Out = Path("shapleaf-pruned"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Slice the model; writes the weights and the receipt that rebuilds it."""
+    from .records import Plan
+    from .surgery import FoldMean
+    from .surgery import prune as run
+
+    _progress.quiet(quiet)
+    chosen, network = Plan.load(plan), _model(model, weights, num_classes)
+    fold = None
+    if data is not None:
+        sample = _options.images(data, split, image_size, normalise).sample(calibration, seed)
+        fold = FoldMean(sample.batches())
+    pruned, receipt = run(network, chosen, compensate=fold)
+    _save_weights(pruned, out / "weights.safetensors")
+    receipt.save(out / "receipt.safetensors")
+    _show(receipt, out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    pruned: Annotated[Path, typer.Argument(help="The folder that prune or slim wrote.")],
+    data: Data,
+    weights: Weights = None,
+    num_classes: Classes = None,
+    split: Split = "test",
+    image_size: Size = None,
+    normalise: Normalise = None,
+    batch_size: Batch = 100,
+    calibration: Calibration = 100,
+    test: Test = None,
+    seed: Seed = 0,
+    out: Out = Path("report.safetensors"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a pruned model beside the original, on the examples that calibration did not use."""
+    from .evaluation import evaluate as run
+    from .integrations.models import load_weights
+    from .records import Receipt
+    from .surgery import replay
+
+    _progress.quiet(quiet)
+    receipt = Receipt.load(pruned / "receipt.safetensors")
+    reference, fresh = _model(model, weights, num_classes), _model(model, None, num_classes)
+    load_weights(replay(fresh, receipt), pruned / "weights.safetensors")
+    images = _options.images(data, split, image_size, normalise)
+    rest = _divide(images, calibration, seed, test)[1].batches(batch_size)
+    report = run(fresh, rest, reference=reference, receipt=receipt, title=f"{model} pruned")
+    report.save(out)
+    _show(report, out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def report(
+    record: Annotated[Path, typer.Argument(help="What evaluate or slim wrote.")],
+    out: Out = Path("report.html"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the HTML page of a saved report."""
+    from .records import Report
+    from .reporting import write
+
+    loaded = Report.load(record)
+    write(loaded, out)
+    _show(loaded, out, as_json=as_json, quiet=quiet)
+
+
+def main() -> NoReturn:
+    """Run the command line; a user's mistake is one line on stderr and exit status 1."""
+    try:
+        app()
+    except ShapleafError as error:
+        typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _model(spec: str, weights: Path | None, num_classes: int | None) -> nn.Module:
+    from .integrations.models import load_model
+
+    return load_model(spec, weights=weights, num_classes=num_classes)
+
+
+def _divide(images: Images, calibration: int, seed: int, test: int | None) -> tuple[Images, Images]:
+    """The examples to calibrate on, and those of the others to test on."""
+    sample = images.sample(calibration, seed)
+    rest = images.without(sample.ids)
+    return sample, rest if test is None or test >= len(rest) else rest.sample(test, seed)
+
+
+def _save_weights(model: nn.Module, path: Path) -> None:
+    from safetensors.torch import save_model
+
+    from ._store import atomic
+
+    with atomic(path) as temporary:
+        save_model(model, str(temporary))
+
+
+def _write(slimmed: Slimmed, out: Path, *, as_json: bool, quiet: bool) -> None:
+    from .reporting import write
+
+    _save_weights(slimmed.model, out / "weights.safetensors")
+    slimmed.receipt.save(out / "receipt.safetensors")
+    slimmed.report.save(out / "report.safetensors")
+    write(slimmed.report, out / "report.html")
+    if not (quiet or as_json):
+        typer.echo(f"{slimmed.receipt.plan}\n")
+    _show(slimmed.report, out / "report.html", as_json=as_json, quiet=quiet)
+
+
+def _show(record: Record, path: Path, *, as_json: bool, quiet: bool) -> None:
+    """The record on stdout: as a table, as JSON, or not at all."""
+    if as_json:
+        table = record.table()
+        summary = {
+            "kind": type(record).__name__,
+            "rows": [dict(zip(table["header"], row, strict=True)) for row in table["rows"]],
+            "notes": table.get("footer", ""),
+            "file": str(path),
+        }
+        typer.echo(json.dumps(summary, indent=2, default=str))
+    elif not quiet:
+        typer.echo(f"{record}\n\nwritten to {path}")

@@ -1,0 +1,296 @@
+"""Any iterable of batches, one way."""
+
+from __future__ import annotations
+
+from collections import UserDict
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from shapleaf.data import Batch, Batches, batches, shard, take
+from shapleaf.errors import DataError
+
+X = torch.arange(20.0).view(10, 2)
+Y = torch.arange(10)
+
+
+class Rows(Dataset):
+    """Single examples, and a note of which were read."""
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        self.read.append(index)
+        return X[index], int(Y[index])
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield X[:4], Y[:4]
+        yield X[4:], Y[4:]
+
+
+def targets(found) -> list[int]:
+    return [label for batch in found for label in batch.target.tolist()]
+
+
+# what a batch may be
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        (X, Y),
+        [(X[:4], Y[:4]), (X[4:], Y[4:])],
+        ((X[:4], Y[:4]), (X[4:], Y[4:])),
+        [[X[:4], Y[:4]], [X[4:], Y[4:]]],
+        DataLoader(TensorDataset(X, Y), batch_size=3),
+        DataLoader(Rows(), batch_size=3),
+        DataLoader(Stream(), batch_size=None),
+        Stream(),
+        Batch(X, Y),
+        Batches((Batch(X[:4], Y[:4]), Batch(X[4:], Y[4:], first=4))),
+    ],
+    ids=["pair", "list", "tuple", "lists", "loader", "rows", "stream loader", "stream", "batch", "batches"],
+)
+def test_every_kind_of_data_gives_the_same_examples(data):
+    found = list(batches(data))
+    assert torch.equal(torch.cat([batch.inputs for batch in found]), X)
+    assert targets(found) == list(range(10))
+    assert [batch.first for batch in found] == [int(batch.target[0]) for batch in found]
+
+
+@pytest.mark.parametrize("name", ["label", "labels", "target", "targets", "y"])
+@pytest.mark.parametrize("kind", [dict, UserDict])
+def test_a_mapping_is_keyword_inputs_and_a_target(name, kind):
+    (batch,) = batches([kind({"pixel_values": X, name: Y, "mask": X > 3})])
+    assert list(batch.inputs) == ["pixel_values", "mask"]
+    assert batch.inputs["pixel_values"] is X
+    assert batch.target is Y
+
+
+def test_one_batch_of_all_examples_is_cut():
+    data = {"a": X, "labels": Y}
+    assert [(batch.first, batch.examples) for batch in batches(data, batch_size=4)] == [
+        (0, 4),
+        (4, 4),
+        (8, 2),
+    ]
+    assert [batch.inputs["a"].tolist() for batch in batches(data, batch_size=9)][1] == [[18.0, 19.0]]
+    assert [batch.examples for batch in batches(((X, X), Y), batch_size=6)] == [6, 4]
+
+
+def test_positional_inputs_stay_a_tuple():
+    (batch,) = batches([((X, X + 1), Y)])
+    assert isinstance(batch.inputs, tuple)
+    assert torch.equal(batch.inputs[1], X + 1)
+
+
+@pytest.mark.parametrize("data", [X, [X], [[X]], [{"x": X}], [(X, None)]])
+def test_unlabelled_batches_pass_where_no_target_is_needed(data):
+    (batch,) = batches(data, labelled=False)
+    assert batch.target is None
+    assert batch.examples == 10
+
+
+def test_labels_are_kept_where_they_are_not_needed():
+    (batch,) = batches((X, Y), labelled=False)
+    assert batch.target.tolist() == list(range(10))
+
+
+def test_limit_counts_examples_and_stops_reading():
+    reads = []
+
+    def loader():
+        for start in range(0, 10, 4):
+            reads.append(start)
+            yield X[start : start + 4], Y[start : start + 4]
+
+    assert [batch.examples for batch in batches(loader(), limit=6)] == [4, 2]
+    assert reads == [0, 4]
+    assert [batch.examples for batch in batches(loader(), limit=8)] == [4, 4]
+    assert targets(batches(loader(), limit=100)) == list(range(10))
+
+
+def test_everything_moves_to_the_device():
+    (batch,) = batches([({"a": X, "b": (X,)}, Y)], device="meta")
+    assert {batch.inputs["a"].device.type, batch.inputs["b"][0].device.type, batch.target.device.type} == {
+        "meta"
+    }
+    assert take((X, Y), 3, device="meta")[0].inputs.is_meta
+
+
+# what is refused
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "the data are empty: this list yielded no batch"),
+        (iter([]), "exhausted: a generator can be gone through only once"),
+        (None, "iterable of batches, such as a DataLoader.*received NoneType"),
+        (3, "received int"),
+        (X, "at example 0 has no target.*received Tensor"),
+        ([X], "has no target"),
+        ([{"x": X}], "one of label, labels, target, targets, y"),
+        ([(X, Y), (X, None)], "at example 10 has no target"),
+        ([{"x": X, "label": Y, "y": Y}], "several targets: label, y"),
+        ([(X, X, Y)], r"has 3 items, expected \(inputs, target\).*\(\(a, b\), target\)"),
+        ([(X, Y[:7])], r"differs in its number of examples \(dim 0\): inputs 10, target 7"),
+        ([({"a": X, "b": X[:2]}, Y)], r"inputs\['a'\] 10, inputs\['b'\] 2, target 10"),
+        ([(X[:0], Y[:0])], "is empty: it has no examples"),
+        ([({}, Y)], "is empty"),
+        ([(X[0, 0], 3)], "single number.*DataLoader"),
+        ([(X, 3)], "target of the batch at example 0 is a int, expected a tensor.*DataLoader"),
+        ([(X.tolist(), Y)], r"inputs\[0\]\[0\] of the batch at example 0 is a float, expected a tensor"),
+        (Rows(), r"this Rows yields single examples.*DataLoader\(dataset, batch_size=100\)"),
+    ],
+)
+def test_unusable_data_say_what_is_wrong(data, message):
+    with pytest.raises(DataError, match=f"(?s){message}"):
+        list(batches(data))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_inputs_that_are_not_finite_are_named(value):
+    bad = X.clone()
+    bad[6, 1] = value
+    with pytest.raises(DataError, match=r"inputs\['a'\] of example 6 is not finite"):
+        list(batches({"a": bad, "y": Y}, batch_size=4))
+    with pytest.raises(DataError, match="inputs of example 16 is not finite"):
+        list(batches([(X, Y), (bad, Y)]))
+
+
+def test_a_generator_cannot_be_used_twice():
+    generator = ((X, Y) for _ in range(2))
+    assert len(list(batches(generator))) == 2
+    with pytest.raises(DataError, match=r"exhausted.*Pass a list, a DataLoader or shapleaf.data.take"):
+        list(batches(generator))
+
+
+@pytest.mark.parametrize("options", [{"limit": 0}, {"batch_size": 0}])
+def test_counts_start_at_one(options):
+    (name,) = options
+    with pytest.raises(DataError, match=f"{name} must be at least 1, received 0"):
+        list(batches((X, Y), **options))
+
+
+# a calibration set
+
+
+def test_take_recuts_the_first_examples():
+    found = take([(X[:3], Y[:3]), (X[3:], Y[3:])], 7, batch_size=2)
+    assert [batch.first for batch in found] == [0, 2, 4, 6]
+    assert targets(found) == list(range(7))
+    assert (found.examples, len(found)) == (7, 4)
+    assert targets(found) == list(range(7)), "it can be gone through again"
+
+
+def test_take_keeps_the_structure_of_inputs():
+    data = [{"a": X[:3], "b": X[:3] + 1, "labels": Y[:3]}, {"a": X[3:], "b": X[3:] + 1, "labels": Y[3:]}]
+    (batch,) = take(data, 5)
+    assert torch.equal(batch.inputs["b"], X[:5] + 1)
+    (batch,) = take([((X[:3], X[:3]), Y[:3]), ((X[3:], X[3:]), Y[3:])], 5, seed=1)
+    assert torch.equal(batch.inputs[0], X[batch.target])
+    (batch,) = take([X[:3], X[3:]], 5, labelled=False)
+    assert batch.target is None
+
+
+def test_take_reads_no_more_than_it_needs():
+    reads = []
+
+    def loader():
+        for start in (0, 5):
+            reads.append(start)
+            yield X[start : start + 5], Y[start : start + 5]
+
+    assert take(loader(), 5).examples == 5
+    assert reads == [0]
+    rows = Rows()
+    assert take(rows, 4).examples == 4
+    assert rows.read == [0, 1, 2, 3]
+
+
+def test_a_seeded_draw_is_the_same_from_every_source():
+    expected = targets(take((X, Y), 4, seed=7))
+    assert len(set(expected)) == 4
+    assert expected != [0, 1, 2, 3]
+    rows = Rows()
+    for source in (rows, DataLoader(Rows(), batch_size=3), DataLoader(Rows(), batch_size=10), [(X, Y)]):
+        found = take(source, 4, seed=7, batch_size=3)
+        assert targets(found) == expected
+        assert torch.equal(torch.cat([batch.inputs for batch in found]), X[expected])
+    assert rows.read == expected
+    assert targets(take((X, Y), 4, seed=8)) != expected
+
+
+def test_a_seeded_draw_is_uniform():
+    counts = torch.zeros(10)
+    for seed in range(400):
+        counts[targets(take((X, Y), 3, seed=seed))] += 1
+    assert (counts - 120).abs().max() < 40, "four standard deviations of a binomial(400, 0.3) are 37"
+
+
+def test_a_seeded_draw_leaves_torch_alone():
+    before = torch.get_rng_state()
+    take((X, Y), 4, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+@pytest.mark.parametrize("data", [(X, Y), Rows(), [(X, Y)]])
+def test_take_refuses_more_than_there_is(data, seed):
+    assert take(data, 10, seed=seed).examples == 10
+    with pytest.raises(DataError, match="11 examples were asked for, but the data have only 10"):
+        take(data, 11, seed=seed)
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_take_needs_examples_of_one_shape(seed):
+    with pytest.raises(DataError, match="the batches cannot be joined, their examples differ.*one shape"):
+        take([(torch.zeros(2, 3), Y[:2]), (torch.zeros(2, 4), Y[:2])], 4, seed=seed)
+    with pytest.raises(DataError, match="the batches cannot be joined"):
+        take([{"a": X, "y": Y}, {"b": X, "y": Y}], 20, seed=seed)
+
+
+def test_take_checks_its_numbers_and_batches():
+    with pytest.raises(DataError, match="n must be at least 1, received 0"):
+        take((X, Y), 0, seed=1)
+    with pytest.raises(DataError, match="has no target"):
+        take([X], 2)
+
+    class Ragged(Rows):
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            return torch.zeros(index + 1), index
+
+    with pytest.raises(DataError, match="the examples cannot be put in one batch"):
+        take(Ragged(), 2)
+
+
+# several processes
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_shards_cut_the_data_among_ranks(world):
+    parts = [list(shard(batches((X, Y), batch_size=2), rank, world)) for rank in range(world)]
+    assert sorted(targets(batch for part in parts for batch in part)) == list(range(10))
+    assert all(batch.first == batch.target[0] for part in parts for batch in part)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_batches_of_a_shard_keep_their_places():
+    mine = Batches(tuple(shard(batches((X, Y), batch_size=3), 1, 2)))
+    assert [batch.first for batch in batches(mine)] == [3, 9]
+    assert [batch.first for batch in batches(mine, limit=4)] == [3, 9]
+
+
+def test_a_rank_without_work_says_so():
+    with pytest.raises(DataError, match="no batch is left for rank 2 of 3; use smaller batches"):
+        list(shard(batches((X, Y), batch_size=5), 2, 3))
+    with pytest.raises(DataError, match="rank must be in 0 to 1, received 2"):
+        list(shard(batches((X, Y)), 2, 2))
