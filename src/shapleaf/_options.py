@@ -46,7 +46,7 @@ CriterionName = Annotated[
 What = Annotated[str, _option("macs, params or units.", "--budget")]
 Keep = Annotated[str | None, _option("How much may stay: 0.5, 50% or a whole number.")]
 Remove = Annotated[str | None, _option("How much must go: 0.5, 50% or a whole number.")]
-StrategyName = Annotated[str, _option("global or uniform.", "--strategy")]
+StrategyName = Annotated[str, _option("tradeoff, uniform or global.", "--strategy")]
 Out = Annotated[Path, _option("Where to write.", "--out", "-o")]
 Json = Annotated[bool, _option("Print the result as JSON.", "--json")]
 Quiet = Annotated[bool, _option("No progress bars and no tables.", "--quiet", "-q")]
@@ -66,7 +66,9 @@ def _statistics(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     try:
         mean, std = (tuple(float(part) for part in half.split(",")) for half in text.split("/"))
     except ValueError:
-        raise DataError(f"--normalise {text!r}: expected mean/std, such as 0.4,0.5,0.6/0.2,0.2,0.3.") from None
+        raise DataError(
+            f"--normalise {text!r}: expected mean/std, such as 0.4,0.5,0.6/0.2,0.2,0.3."
+        ) from None
     return mean, std
 
 
@@ -90,23 +92,28 @@ def criterion(name: str) -> Criterion:
         return known[name]
     if ":" not in name:
         options = ", ".join(known)
-        raise CriterionError(f"no criterion is named {name!r}; there are {options}, and package.module:Class.")
+        raise CriterionError(
+            f"no criterion is named {name!r}; there are {options}, and package.module:Class."
+        )
     from .integrations.models import imported
 
     found = imported(name)
-    made: object = found() if isinstance(found, type) else found
+    try:
+        made: object = found() if isinstance(found, type) else found
+    except TypeError as error:
+        raise CriterionError(f"{name} cannot be made without arguments: {error}.") from error
     if not isinstance(made, sl.Criterion):
         raise CriterionError(f"{name} is no criterion: it lacks the attribute needs or the method score.")
     return made
 
 
 def strategy(name: str) -> Strategy:
-    """``global`` or ``uniform``."""
+    """``tradeoff``, ``uniform`` or ``global``."""
     import shapleaf as sl
 
-    known: dict[str, Strategy] = {"global": sl.Global(), "uniform": sl.Uniform()}
+    known: dict[str, Strategy] = {"tradeoff": sl.Tradeoff(), "uniform": sl.Uniform(), "global": sl.Global()}
     if name not in known:
-        raise BudgetError(f"--strategy {name!r}: expected {' or '.join(known)}.")
+        raise BudgetError(f"--strategy {name!r}: expected {', '.join(known)}.")
     return known[name]
 
 

@@ -2,139 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
-from numbers import Integral, Real
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
+from .budgets import Budget
 from .costs import Costs
 from .errors import BudgetError, PlanError
 from .records import Cost, Graph, Plan, Scores
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """How much may stay, or must go: exactly one of ``keep`` and ``remove``.
-
-    A float is a fraction, taken as the decimal it prints as; an int is an absolute amount. Use
-    :class:`Units`, :class:`Params` or :class:`Macs`.
-
-    Raises:
-        BudgetError: both or none are given, or a fraction is not within 0 and 1.
-    """
-
-    keep: float | int | None = None
-    remove: float | int | None = None
-
-    def __post_init__(self) -> None:
-        if (self.keep is None) == (self.remove is None):
-            raise BudgetError(f"{type(self).__name__} takes exactly one of keep= and remove=.")
-        for name in ("keep", "remove"):
-            value = getattr(self, name)
-            if isinstance(value, Integral):
-                object.__setattr__(self, name, int(value))
-            elif isinstance(value, Real):
-                object.__setattr__(self, name, float(value))
-            elif value is not None:
-                raise BudgetError(f"{self}: {name}= must be a number, received {type(value).__name__}.")
-        if isinstance(self._amount, float) and not 0 <= self._amount <= 1:
-            raise BudgetError(f"{self}: a fraction lies between 0 and 1; give an int for an absolute amount.")
-        if self._amount < 0:
-            raise BudgetError(f"{self}: an amount is not negative.")
-
-    @property
-    def _amount(self) -> float | int:
-        value = self.keep if self.keep is not None else self.remove
-        assert value is not None
-        return value
-
-    def measure(self, cost: Cost) -> int:
-        """The part of a cost that this budget is about."""
-        name = type(self).__name__.lower()
-        value: int = getattr(cost, name)
-        return value
-
-    def limit(self, full: Cost) -> int:
-        """The most that may remain."""
-        total, value = self.measure(full), self._amount
-        amount = Fraction(repr(value)) * total if isinstance(value, float) else value
-        return math.floor(amount if self.keep is not None else total - amount)
-
-    def __str__(self) -> str:
-        word = f"keep={self.keep}" if self.keep is not None else f"remove={self.remove}"
-        return f"{type(self).__name__}({word})"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Units(Budget):
-    """A budget on the number of units in the scored groups.
-
-    >>> print(Units(keep=0.75))
-    Units(keep=0.75)
-    """
-
-    __str__ = Budget.__str__
-
-
-@dataclass(frozen=True, kw_only=True)
-class Params(Budget):
-    """A budget on the model's parameters (elements).
-
-    >>> Params(keep=0.29).limit(Cost(units=1, params=100, macs=1))
-    29
-    """
-
-    __str__ = Budget.__str__
-
-
-@dataclass(frozen=True, kw_only=True)
-class Macs(Budget):
-    """A budget on the multiply-accumulates for one example (half of the "FLOPs" of most papers).
-
-    >>> Macs(remove=30).limit(Cost(units=1, params=1, macs=100))
-    70
-    """
-
-    __str__ = Budget.__str__
-
-
-@runtime_checkable
-class Strategy(Protocol):
-    """In which order units go: the smaller a unit's key the earlier, ties in the order of the groups."""
-
-    def keys(self, ranked: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Group to ascending scores gives group to ascending keys."""
-        ...
-
-
-@dataclass(frozen=True)
-class Global:
-    """One ranking across all groups: the lowest scores go first, wherever they are.
-
-    >>> Global().keys({"a": np.array([1.0, 3.0])})["a"].tolist()
-    [1.0, 3.0]
-    """
-
-    def keys(self, ranked: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """The scores themselves."""
-        return ranked
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """The same fraction of every group.
-
-    >>> Uniform().keys({"a": np.array([1.0, 3.0])})["a"].tolist()
-    [0.5, 1.0]
-    """
-
-    def keys(self, ranked: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """The fraction of the group that is gone once the unit is."""
-        return {name: (np.arange(len(scores)) + 1) / len(scores) for name, scores in ranked.items()}
+from .strategies import Global, Strategy
 
 
 @dataclass(slots=True)
@@ -175,7 +53,7 @@ def allocate(
     Args:
         scores: aggregated scores, ``(units,)`` for each group.
         budget: ``Units``, ``Params`` or ``Macs``; fractions of units refer to the scored groups.
-        strategy: ``Global()`` (the default) or ``Uniform()``.
+        strategy: ``Global()`` (the default), ``Uniform()``, or ``Tradeoff()`` on scanned scores.
         min_keep: every group keeps at least so many units.
         multiple_of: groups that lose units keep a multiple of this if they are wide enough (at least
             four times it; half of it in a group half as wide, and so on): odd widths run slower than
@@ -195,7 +73,7 @@ def allocate(
     if min_keep < 1 or multiple_of < 1:
         raise BudgetError(f"min_keep={min_keep} and multiple_of={multiple_of} must be at least 1.")
     sets = _sets(scores, min_keep, multiple_of)
-    keys = (strategy or Global()).keys({s.names[0]: s.scores for s in sets})
+    keys = (strategy or Global()).keys({s.names[0]: s.scores for s in sets}, scores, budget)
     for one in sets:
         one.keys = _checked(keys.get(one.names[0], ()), one)
     costs = Costs(scores.graph)

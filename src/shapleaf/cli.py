@@ -91,7 +91,7 @@ def slim(
     keep: Keep = None,
     remove: Remove = None,
     criterion: CriterionName = "shapley",
-    strategy: StrategyName = "global",
+    strategy: StrategyName = "tradeoff",
     seed: Seed = 0,
     out: Out = Path("shapleaf-slim"),
     as_json: Json = False,
@@ -158,6 +158,7 @@ def attribute(
     calibration: Calibration = 100,
     criterion: CriterionName = "shapley",
     groups: Annotated[list[str] | None, typer.Option(help="Shell pattern of groups; repeatable.")] = None,
+    curves: Annotated[bool, typer.Option(help="Also scan how the loss rises, for tradeoff.")] = True,
     seed: Seed = 0,
     out: Out = Path("scores.safetensors"),
     as_json: Json = False,
@@ -166,12 +167,15 @@ def attribute(
     """Score every unit: higher means needed more."""
     from .attribution import attribute as run
     from .records import Graph
+    from .scanning import scan
 
     _progress.quiet(quiet)
     chosen, known = _options.criterion(criterion), Graph.load(graph)
     network = _model(model, weights, num_classes)
     sample = _options.images(data, split, image_size, normalise).sample(calibration, seed)
     scores = run(network, known, sample.batches(batch_size), chosen, groups=groups or None, seed=seed)
+    if curves:
+        scores = scan(network, scores, sample.batches(batch_size))
     scores.save(out)
     _show(scores, out, as_json=as_json, quiet=quiet)
 
@@ -182,7 +186,7 @@ def allocate(
     budget: What = "macs",
     keep: Keep = None,
     remove: Remove = None,
-    strategy: StrategyName = "global",
+    strategy: StrategyName = "tradeoff",
     min_keep: Annotated[int, typer.Option(help="Every group keeps at least so many.")] = 1,
     multiple_of: Annotated[int, typer.Option(help="Kept counts are multiples of this.")] = 8,
     out: Out = Path("plan.safetensors"),

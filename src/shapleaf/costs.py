@@ -33,7 +33,13 @@ class Costs:
             if t.parameter
         ]
         self._macs = [
-            (op.scale, [self._dense(a.fixed, [(at[g], n) for g, n in zip(a.groups, a.per_unit, strict=True)]) for a in op.axes])
+            (
+                op.scale,
+                [
+                    self._dense(a.fixed, [(at[g], n) for g, n in zip(a.groups, a.per_unit, strict=True)])
+                    for a in op.axes
+                ],
+            )
             for op in graph.ops
         ]
 

@@ -62,7 +62,10 @@ class CalibrationMean:
         seen = 0
 
         def add(place: tuple[str, int], gate: Gate, read: Tensor) -> Tensor:
-            axes = [0, *(1 + a for a, size in enumerate(gate.index.shape) if size == 1 and read.shape[1 + a] > 1)]
+            axes = [
+                0,
+                *(1 + a for a, size in enumerate(gate.index.shape) if size == 1 and read.shape[1 + a] > 1),
+            ]
             mean = read.double().mean(axes, keepdim=True)[0] * weight
             sums[place] = sums[place] + mean if place in sums else mean
             return read
@@ -138,7 +141,9 @@ class Gates:
 
     def ones(self, examples: int, like: Tensor) -> dict[str, Tensor]:
         """A mask of ones for every group."""
-        return {g.name: torch.ones(examples, g.size, device=like.device, dtype=like.dtype) for g in self.groups}
+        return {
+            g.name: torch.ones(examples, g.size, device=like.device, dtype=like.dtype) for g in self.groups
+        }
 
 
 Replace = Callable[[tuple[str, int], Gate, Tensor], Tensor]

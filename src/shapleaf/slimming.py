@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from . import _context
-from .allocation import Budget, Strategy, allocate
+from .allocation import allocate
 from .attribution import attribute
+from .budgets import Budget
 from .criteria import Criterion
 from .data import batches
 from .evaluation import evaluate
 from .records import Receipt, Report
+from .scanning import scan
+from .strategies import Strategy, Tradeoff
 from .surgery import Compensation, FoldMean, prune
 from .tracing import trace
 
@@ -36,7 +39,7 @@ def slim(
     strategy: Strategy | None = None,
     compensate: Compensation | None = None,
 ) -> Slimmed:
-    """Trace, attribute, allocate, prune and evaluate, with the defaults that measured best.
+    """Trace, attribute, scan, allocate, prune and evaluate, with the defaults that measured best.
 
     The model stays as it is; the smaller one is a copy. Without ``test`` the report is measured on the
     calibration data, which decided what was cut, and says so.
@@ -47,7 +50,7 @@ def slim(
         budget: what may stay: ``Macs(keep=0.5)``, ``Params(remove=0.3)``, ``Units(keep=0.75)``.
         test: labelled batches that calibration did not see.
         criterion: how units are scored; ``Shapley()`` by default.
-        strategy: ``Global()`` or ``Uniform()``; by default the one of :func:`allocate`.
+        strategy: how the budget is spread over the groups; ``Tradeoff()`` by default.
         compensate: by default ``FoldMean(calibration)``.
 
     Raises:
@@ -62,8 +65,8 @@ def slim(
     """
     example = next(iter(batches(calibration, limit=2)))
     graph = trace(model, _context.on_device(example.inputs, model))
-    scores = attribute(model, graph, calibration, criterion)
-    plan = allocate(scores, budget, strategy=strategy)
+    scores = scan(model, attribute(model, graph, calibration, criterion), calibration)
+    plan = allocate(scores, budget, strategy=strategy or Tradeoff())
     pruned, receipt = prune(model, plan, compensate=compensate or FoldMean(calibration))
     report = evaluate(
         pruned,

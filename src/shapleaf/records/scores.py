@@ -23,6 +23,7 @@ class Scores(Record):
         samples: number of examples seen.
         evaluations: group name to forward passes spent per batch (forward plus backward counts 3).
         criterion: the criterion, as written in Python.
+        curves: group name to rows (units removed, rise of the loss, standard error), if scanned.
         settings: everything else that made the scores: aggregation, loss, seed, versions.
 
     Raises:
@@ -36,6 +37,7 @@ class Scores(Record):
     samples: int = 0
     evaluations: dict[str, int] = field(default_factory=dict)
     criterion: str = ""
+    curves: dict[str, Tensor] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -52,7 +54,7 @@ class Scores(Record):
                 raise CriterionError(
                     f"standard errors of group {group} have shape {tuple(errors.shape)}, its scores {shape}."
                 )
-        for name in ("values", "stderr"):
+        for name in ("values", "stderr", "curves"):
             cpu = {group: tensor.detach().cpu() for group, tensor in getattr(self, name).items()}
             object.__setattr__(self, name, cpu)
 

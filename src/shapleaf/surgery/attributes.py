@@ -13,12 +13,15 @@ from ..records import Edit
 
 
 def update(model: nn.Module, tensors: Iterable[str]) -> tuple[Edit, ...]:
-    """Set ``in_features``, ``out_channels``, ``groups``, ``num_features`` … of the layers that own
+    """Set ``in_features``, ``out_channels``, ``groups``, ``num_features`` … of all layers that hold
     the tensors named, and say what was changed."""
-    owners = dict.fromkeys(name.rpartition(".")[0] for name in tensors)
+    named = dict([*model.named_parameters(), *model.named_buffers()])
+    cut = {id(named[name]) for name in tensors}
     edits: list[Edit] = []
-    for name in owners:
-        module = model.get_submodule(name)
+    for name, module in model.named_modules():
+        held = [*module._parameters.values(), *module._buffers.values()]
+        if not any(id(tensor) in cut for tensor in held):
+            continue
         for attribute, after in _sizes(module).items():
             before = getattr(module, attribute)
             if before != after:
@@ -68,4 +71,6 @@ def _sizes(module: nn.Module) -> dict[str, int]:
         return {} if tensor is None else {"num_features": len(tensor)}
     if isinstance(module, nn.Embedding):
         return {"num_embeddings": len(module.weight), "embedding_dim": module.weight.shape[1]}
+    if isinstance(module, nn.PReLU):
+        return {"num_parameters": len(module.weight)}
     return {}

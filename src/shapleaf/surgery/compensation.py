@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -105,39 +106,41 @@ class _Shift(Reader):
 
 
 def _fold(model: nn.Module, plan: Plan, shifts: dict[str, Tensor]) -> Changes:
-    tensors = dict([*model.named_parameters(), *model.named_buffers()])
-    norms = dict(plan.graph.norms)
-    readers = {site.call: site.weight for name in plan.pruned for site in plan.graph[name].sites}
+    names = {id(t): name for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    norms = {call: model.get_submodule(norm) for call, norm in plan.graph.norms}
     changes = Changes()
-    calls: dict[str, list[Tensor]] = {}
-    for call, shift in shifts.items():
-        weight = readers[call]
-        if weight is not None:
-            calls.setdefault(weight, []).append(_per_channel(model, weight, shift))
-    for weight, parts in calls.items():
-        module = weight.rpartition(".")[0]
-        shift = torch.stack(parts).mean(0)
-        bias = f"{module}.bias" if module else "bias"
-        norm = next((norms[call] for call, name in readers.items() if name == weight and call in norms), None)
-        if bias in tensors:
-            changes.values[bias] = tensors[bias] + shift
-        elif norm is not None and f"{norm}.running_mean" in tensors:
-            changes.values[f"{norm}.running_mean"] = tensors[f"{norm}.running_mean"] - shift
-        elif isinstance(model.get_submodule(module), nn.Linear | _ConvNd):
-            changes.biases[module] = shift
+    for name, parts in _by_module(model, plan, shifts, names).items():
+        module = model.get_submodule(name)
+        readers = [norms.get(call) for call in parts]
+        if module.bias is not None:
+            changes.values[names[id(module.bias)]] = module.bias + torch.stack([*parts.values()]).mean(0)
+        elif all(isinstance(norm, _NormBase) and norm.running_mean is not None for norm in readers):
+            for norm, shift in zip(readers, parts.values(), strict=True):
+                changes.values[names[id(norm.running_mean)]] = norm.running_mean - shift
         else:
-            raise PlanError(
-                f"the mean of removed units cannot be folded behind {weight}: there is no bias, no BatchNorm "
-                "that reads it, and its module is neither Linear nor a convolution. Prune without FoldMean, "
-                "or give the module a bias."
-            )
+            changes.biases[name] = torch.stack([*parts.values()]).mean(0)
     return changes
 
 
-def _per_channel(model: nn.Module, weight: str, shift: Tensor) -> Tensor:
-    module = model.get_submodule(weight.rpartition(".")[0])
-    channel = 1 if isinstance(module, _ConvNd) else shift.ndim - 1
-    return shift.mean([axis for axis in range(shift.ndim) if axis != channel])
+def _by_module(
+    model: nn.Module, plan: Plan, shifts: dict[str, Tensor], names: dict[int, str]
+) -> dict[str, dict[str, Tensor]]:
+    """Linear or convolution to its reading calls to what each adds per output channel."""
+    weights = {site.call: site.weight for name in plan.pruned for site in plan.graph[name].sites}
+    found: dict[str, dict[str, Tensor]] = {}
+    for call, shift in shifts.items():
+        name = call.rpartition(":")[0]
+        module = model.get_submodule(name)
+        if weights[call] is None:
+            continue
+        if not isinstance(module, nn.Linear | _ConvNd) or names.get(id(module.weight)) != weights[call]:
+            raise PlanError(
+                f"the mean of removed units cannot be folded behind {weights[call]}, which {call} reads: that "
+                "is neither Linear nor a convolution and has no bias of its own. Prune without FoldMean."
+            )
+        channel = 1 if isinstance(module, _ConvNd) else shift.ndim - 1
+        found.setdefault(name, {})[call] = shift.mean([axis for axis in range(shift.ndim) if axis != channel])
+    return found
 
 
 def add_bias(model: nn.Module, name: str, value: Tensor) -> None:

@@ -22,6 +22,9 @@ def slice_state(optimizer: Optimizer, model: nn.Module, what: Cuts) -> None:
     Raises:
         PlanError: the optimizer holds none of the parameters to be cut, or keeps state of another shape.
     """
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            _check(optimizer, parameter, key, value)
     named = dict(model.named_parameters())
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     mine = {name: named[name] for name in what if name in named and id(named[name]) in held}
@@ -33,14 +36,20 @@ def slice_state(optimizer: Optimizer, model: nn.Module, what: Cuts) -> None:
     for name, parameter in mine.items():
         state = optimizer.state.get(parameter, {})
         for key, value in state.items():
-            if isinstance(value, Tensor) and value.numel() > 1:
-                if value.shape != parameter.shape:
-                    raise PlanError(
-                        f"{type(optimizer).__name__} keeps {key!r} of shape {tuple(value.shape)} for {name} of "
-                        f"shape {tuple(parameter.shape)}; shapleaf slices state of the parameter's own shape "
-                        "only. Prune first and build the optimizer afterwards."
-                    )
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
                 state[key] = cut(value, what[name])
+
+
+def _check(optimizer: Optimizer, parameter: Tensor, key: object, value: object) -> None:
+    simple = not isinstance(value, list | tuple | dict | Tensor)
+    if simple or (isinstance(value, Tensor) and (value.numel() == 1 or value.shape == parameter.shape)):
+        return
+    kind = f"tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    raise PlanError(
+        f"{type(optimizer).__name__} keeps {key!r}, a {kind}, for a parameter of shape "
+        f"{tuple(parameter.shape)}; shapleaf slices state of the parameter's own shape only. "
+        "Prune first and build the optimizer afterwards."
+    )
 
 
 @contextmanager

@@ -35,9 +35,15 @@ def cut(tensor: Tensor, axes: dict[int, Tensor]) -> Tensor:
     out = tensor.detach()
     for dim, positions in axes.items():
         out = out.index_select(dim, positions.to(tensor.device))
-    if tensor.ndim == 4 and not tensor.is_contiguous():
-        out = out.contiguous(memory_format=torch.channels_last)
+    for layout in (torch.channels_last, torch.channels_last_3d):
+        if _is(tensor, layout) and not tensor.is_contiguous():
+            out = out.contiguous(memory_format=layout)
     return out
+
+
+def _is(tensor: Tensor, layout: torch.memory_format) -> bool:
+    rank = 4 if layout is torch.channels_last else 5
+    return tensor.ndim == rank and tensor.is_contiguous(memory_format=layout)
 
 
 def slice_tensors(model: nn.Module, what: Cuts) -> None:
@@ -45,10 +51,17 @@ def slice_tensors(model: nn.Module, what: Cuts) -> None:
     named = dict([*model.named_parameters(), *model.named_buffers()])
     for name, axes in what.items():
         tensor = named[name]
-        gradient, tensor.grad = tensor.grad, None
-        tensor.data = cut(tensor, axes)
-        if gradient is not None:
-            tensor.grad = cut(gradient, axes)
+        gradient = tensor.grad
+        _swap(tensor, cut(tensor, axes), None if gradient is None else cut(gradient, axes))
+
+
+def _swap(tensor: Tensor, data: Tensor, gradient: Tensor | None) -> None:
+    """Other contents for the same object."""
+    tensor.grad = None
+    # Autograd may remember the old shape for as long as an old graph lives; it forgets with the dtype.
+    tensor.data = data.new_empty(0, dtype=torch.float32 if data.dtype == torch.float64 else torch.float64)
+    tensor.data = data
+    tensor.grad = gradient
 
 
 @contextmanager
@@ -65,7 +78,5 @@ def restored_on_failure(model: nn.Module) -> Iterator[None]:
             module._parameters.update(own)
             module._buffers.update(buffers)
         for tensor, data, gradient in before:
-            tensor.grad = None
-            tensor.data = data
-            tensor.grad = gradient
+            _swap(tensor, data, gradient)
         raise

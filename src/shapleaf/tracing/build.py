@@ -15,7 +15,7 @@ from ..records import Axis, Blocked, Graph, Group, Op, Site, Slice, TensorInfo
 from .labels import Labeling, Owner, components, reasons, tied
 
 if TYPE_CHECKING:
-    from .trace import Trail
+    from .trace import Reading, Trail
 
 STRUCTURAL = ("a convolution kernel", "each group's own channels")
 """Reasons that hold by construction and are no news to the reader of a graph."""
@@ -32,9 +32,11 @@ class _Units:
     kinds: np.ndarray
     members: list[np.ndarray]
 
-    def owner(self, label: int) -> Owner:
+    def reader(self, reading: Reading) -> Owner | None:
+        """The axis of a parameter that reads."""
+        label = 0 if reading.reader is None else int(reading.reader.max())
         starts = np.array([owner.start for owner in self.flow.owners])
-        return self.flow.owners[int(np.searchsorted(starts, label, side="right")) - 1]
+        return self.flow.owners[int(np.searchsorted(starts, label, side="right")) - 1] if label else None
 
 
 def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
@@ -48,8 +50,9 @@ def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
         for tensor in (a, b):
             for labels in flow.of(tensor):
                 flow.freeze(labels, "shares its storage with another tensor")
-    units = _solve(flow)
-    read = {(o.tensor, o.dim) for r in trail.readings if r.reader is not None for o in [units.owner(int(r.reader[0]))]}
+    units = _solve(flow, [reading.labels for reading in trail.readings])
+    readers = [units.reader(reading) for reading in trail.readings]
+    read = {(owner.tensor, owner.dim) for owner in readers if owner}
     names = _names(units, read)
     blocked = _blocked(units)
     if not names:
@@ -81,8 +84,14 @@ def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
     )
 
 
-def _solve(flow: Labeling) -> _Units:
+def _solve(flow: Labeling, read: list[Tensor]) -> _Units:
     root = flow.solve()
+    seen = np.zeros(flow.count, bool)
+    for labels in read:
+        seen[root[labels.reshape(-1).numpy()]] = True
+    unseen = np.flatnonzero(~seen[root])
+    if unseen.any():
+        flow.freeze(torch.from_numpy(unseen), "nothing reads it in eval mode")
     for owner in flow.owners:
         mine = root[owner.start : owner.start + owner.size]
         if mine[0] and (mine == mine[0]).all():
@@ -143,7 +152,7 @@ def _sites(units: _Units, number: int, trail: Trail) -> tuple[Site, ...]:
         index = np.where(units.group[labels] == number, units.unit[labels], -1)
         index[labels == 0] = -1
         if (index >= 0).any():
-            reader = None if reading.reader is None else units.owner(int(reading.reader[0]))
+            reader = units.reader(reading)
             sites.append(
                 Site(
                     call=reading.call,
@@ -232,7 +241,8 @@ def _tensors(model: nn.Module) -> tuple[TensorInfo, ...]:
 def _shared_storage(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
     seen: dict[int, Tensor] = {}
     shared = []
-    for tensor in [*model.parameters(), *model.buffers()]:
+    plain = [value for m in model.modules() for value in vars(m).values() if isinstance(value, Tensor)]
+    for tensor in [*model.parameters(), *model.buffers(), *plain]:
         pointer = tensor.untyped_storage().data_ptr()
         if tensor.numel() and pointer and seen.setdefault(pointer, tensor) is not tensor:
             shared.append((seen[pointer], tensor))

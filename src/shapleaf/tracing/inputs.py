@@ -12,6 +12,15 @@ from .._rng import stream
 from ..errors import TraceError
 
 
+def plain(inputs: Any) -> Any:
+    """The same inputs in dicts, tuples and lists, whatever mappings they came in."""
+    if isinstance(inputs, Mapping):
+        return {name: plain(value) for name, value in inputs.items()}
+    if isinstance(inputs, tuple | list):
+        return [*map(plain, inputs)] if isinstance(inputs, list) else tuple(map(plain, inputs))
+    return inputs
+
+
 def describe(inputs: Any) -> Any:
     """Shapes, dtypes and ranges of nested inputs, as plain JSON values."""
     if isinstance(inputs, Tensor):
@@ -33,7 +42,7 @@ def describe(inputs: Any) -> Any:
 
 def imitate(spec: Any, *, examples: int | None = None, device: Any = None, seed: int = 0) -> Any:
     """Random inputs as described; ``examples`` replaces a first length that all tensors share."""
-    lengths = {shape[0] if shape else 0 for shape in _shapes(spec)}
+    lengths = {shape[0] for shape in _shapes(spec) if shape}
     shared = lengths.pop() if len(lengths) == 1 else None
     return _imitate(spec, shared if examples is None else examples, shared, device, (seed,))
 
@@ -53,10 +62,11 @@ def _imitate(spec: Any, examples: int | None, shared: int | None, device: Any, p
         dtype = getattr(torch, spec["dtype"])
         unit = torch.from_numpy(stream(0, "inputs", *path).random(shape))
         low, high = spec["low"], spec["high"]
-        values = low + unit * (high - low + (0 if dtype.is_floating_point else 1))
-        if not dtype.is_floating_point and dtype != torch.bool:
-            values = values.floor().clamp(low, high)
-        return (values >= 0.5 if dtype == torch.bool else values).to(device=device, dtype=dtype)
+        if dtype.is_floating_point or dtype.is_complex:
+            values = low + unit * (high - low)
+        else:
+            values = (low + unit * (high - low + 1)).floor().clamp(low, high)
+        return values.to(device=device, dtype=dtype)
     if "dict" in spec:
         return {n: _imitate(v, examples, shared, device, (*path, n)) for n, v in spec["dict"].items()}
     if "list" in spec:

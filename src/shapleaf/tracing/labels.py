@@ -81,7 +81,6 @@ class Labeling:
     frozen: list[tuple[np.ndarray, str]] = field(default_factory=list)
     inexact: list[tuple[np.ndarray, str]] = field(default_factory=list)
     splits: list[tuple[np.ndarray, ...]] = field(default_factory=list)
-    products: list[np.ndarray] = field(default_factory=list)
     fields: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     active: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
 
@@ -127,7 +126,10 @@ class Labeling:
         """
         rank = len(shape)
         aligned = [
-            ([f.view([1] * (rank - f.ndim) + list(f.shape)) for f in fields], [1] * (rank - len(size)) + [*size])
+            (
+                [f.view([1] * (rank - f.ndim) + list(f.shape)) for f in fields],
+                [1] * (rank - len(size)) + [*size],
+            )
             for fields, size in operands
         ]
         for axis in range(rank):
@@ -154,14 +156,13 @@ class Labeling:
     def solve(self) -> np.ndarray:
         """The representative of every label; 0 for the labels that must stay.
 
-        Repeats until every axis that code splits into a grid or into equal parts still can be
-        split so, whatever is removed.
+        Repeats until every axis that code splits into equal parts still can be split so, whatever
+        is removed.
         """
         while True:
             root = self._components()
             kinds = self.signatures(root)
-            extra = [pair for grid in self.products if (pair := _square(root, grid)) is not None]
-            extra += [
+            extra = [
                 (np.concatenate(parts[1:]), np.tile(parts[0], len(parts) - 1))
                 for parts in self.splits
                 if not _even(root, parts) and not tied(root, kinds, parts)
@@ -192,17 +193,6 @@ def _columns(pairs: Sequence[Pairs]) -> Pairs:
     return np.concatenate(left), np.concatenate(right)
 
 
-def _square(root: np.ndarray, grid: np.ndarray) -> Pairs | None:
-    """What must still be united for a grid (rows, columns) to lose whole rows or whole columns.
-
-    Columns by default: the code that splits an axis names the number of rows.
-    """
-    classes = root[grid]
-    if (classes == classes[:, :1]).all() or (classes == classes[:1]).all():
-        return None
-    return grid[1:].ravel(), np.broadcast_to(grid[:1], grid[1:].shape).ravel()
-
-
 def _even(root: np.ndarray, parts: tuple[np.ndarray, ...]) -> bool:
     """Whether every unit has as many labels in each part, so that the parts stay equal by themselves."""
     counts = [np.unique(root[part], return_counts=True) for part in parts]
@@ -210,23 +200,22 @@ def _even(root: np.ndarray, parts: tuple[np.ndarray, ...]) -> bool:
 
 
 def tied(root: np.ndarray, kinds: np.ndarray, parts: tuple[np.ndarray, ...]) -> tuple[int, ...] | None:
-    """The signature of each part's units, where each part is one group of its own; else None.
+    """The signature of each part's units, where each part is one whole group of its own; else None.
 
     Such parts stay equal as long as the groups keep equal numbers of units: a tie.
     """
+    members = dict(zip(*np.unique(kinds[np.unique(root)], return_counts=True), strict=True))
     found: list[int] = []
-    shape = None
+    shapes = set()
     for part in parts:
         classes, counts = np.unique(root[part], return_counts=True)
         free = classes > 0
         mine = np.unique(kinds[classes[free]])
-        if len(mine) != 1:
+        if len(mine) != 1 or members[mine[0]] != free.sum() or len(set(counts[free])) != 1:
             return None
-        shape = shape or (int(free.sum()), tuple(counts))
-        if shape != (int(free.sum()), tuple(counts)) or int(mine[0]) in found:
-            return None
+        shapes.add((int(free.sum()), int(counts[free][0]), len(part)))
         found.append(int(mine[0]))
-    return tuple(found)
+    return tuple(found) if len(shapes) == 1 and len(set(found)) == len(found) else None
 
 
 def reasons(labeling: Labeling, root: np.ndarray) -> dict[int, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import _context
@@ -19,16 +21,22 @@ from .._calls import Calls
 from ..errors import DataError, TraceError
 from ..records import Graph
 from .build import build
-from .inputs import describe
+from .inputs import describe, plain
 from .labels import Labeling
-from .ops import RULES, Contraction, OpCall, Rule, rule_for
+from .opcall import Consumed, Contraction, OpCall, Rule
+from .ops import MOVEMENTS, RULES, rule_for
 
 _TORCH = os.path.dirname(torch.__file__)
 _HERE = os.path.dirname(os.path.dirname(__file__))
+_DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 DROPOUTS = frozenset(
     "dropout dropout_ dropout1d dropout2d dropout3d feature_dropout feature_dropout_ alpha_dropout "
     "alpha_dropout_ feature_alpha_dropout feature_alpha_dropout_".split()
 )
+LEAKS = frozenset(
+    "_local_scalar_dense equal numpy tolist __array__ __dlpack__ data_ptr untyped_storage".split()
+)
+"""Ops and functions that hand a tensor's values to Python, which may go another way for other values."""
 
 
 @dataclass(slots=True)
@@ -60,6 +68,11 @@ class _Ops(TorchDispatchMode):
         self.see = see
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.is_inference_mode_enabled():  # where composite ops arrive in one piece
+            with self:
+                out = func.decompose(*args, **(kwargs or {}))
+            if out is not NotImplemented:
+                return out
         out = func(*args, **(kwargs or {}))
         with torch._C.DisableTorchFunction():
             self.see(func, args, kwargs or {}, out)
@@ -75,10 +88,13 @@ class Tracer(Calls):
         self._ops = _Ops(self._see)
         self._call = ""
         self._dropping = False
-        self._consumed: list[tuple[Tensor, Tensor | None]] = []
+        self._consumed: list[Consumed] = []
+        self._origin: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._sources: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self._source_numbers = itertools.count()
         self._producers: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        self._norms: list[list[Any]] = []
+        self._norms: list[tuple[list[Any], str]] = []
+        self._forked = ""
 
     def __enter__(self) -> Tracer:
         super().__enter__()
@@ -89,80 +105,121 @@ class Tracer(Calls):
         self._ops.__exit__(*exception)
         super().__exit__(*exception)
         if self.record:
-            self.trail.norms += [(producer[0], norm) for producer, norm in self._norms if producer[1] == 1]
+            calls = Counter(norm for _, norm in self._norms)
+            self.trail.norms += [
+                (producer, norm) for (producer, reads), norm in self._norms if reads == 1 == calls[norm]
+            ]
 
     def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        name = key.split(":")[1].split("#")[0]
-        leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        name = key.rpartition(":")[2].partition("#")[0]
+        leaves = _context.tensors((args, kwargs))
         before = [(leaf, list(self.flow.of(leaf)), self._source(leaf)) for leaf in leaves]
+        for position in reversed(range(len(leaves))):
+            self._origin[leaves[position]] = position
         self._call, self._consumed, self._dropping = key, [], name in DROPOUTS
         contracted = len(self.trail.contractions)
         try:
             out = func(*args, **kwargs)
         finally:
             self._call, self._dropping, read = "", False, self._consumed
-        if name in DROPOUTS and isinstance(out, Tensor):
-            self._drop(out, leaves[0])
-        for labels, reader in read:
-            self._read(key, before, labels, reader)
-        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(out)):
+        if name in LEAKS and any(leaf in self.flow.active for leaf in leaves):
+            self._fork(name)
+        if isinstance(out, Tensor) and leaves and (name in DROPOUTS or func == _DATA):
+            self._pass(leaves[0], out)
+        if name in DROPOUTS and self.record:
+            self.trail.dropouts += [(self.module, labels) for labels in before[0][1]]
+        places: dict[int, list[Tensor]] = {}
+        for consumed in read:
+            self._read(key, before, consumed, places)
+        self._origin = WeakTensorKeyDictionary()
+        self._pair(key, name, leaves, out, len(self.trail.contractions) == contracted + 1)
+        return out
+
+    def _pair(self, key: str, name: str, leaves: Sequence[Tensor], out: Any, contraction: bool) -> None:
+        """Notes which BatchNorm reads which contraction's output, and how many calls read it."""
+        if _context.tensors(out):
             for leaf in leaves:
                 if leaf in self._producers:
                     self._producers[leaf][1] += 1
-        if isinstance(out, Tensor):
-            if len(self.trail.contractions) == contracted + 1:
-                self._producers[out] = [key, 0]
-            elif name == "batch_norm" and leaves[0] in self._producers:
-                self._norms.append([self._producers[leaves[0]], self.module])
-        return out
+        if contraction and isinstance(out, Tensor):
+            self._producers[out] = [key, 0]
+        elif name == "batch_norm":
+            self._norms.append((self._producers.get(leaves[0], ["", 0]), self.module))
 
     def _source(self, tensor: Tensor) -> int:
         versions = self._sources.setdefault(tensor, {})
-        total = sum(len(known) for known in self._sources.values()) if tensor._version not in versions else 0
-        number: int = versions.setdefault(tensor._version, total)
+        version = 0 if tensor.is_inference() else tensor._version
+        if version not in versions:
+            versions[version] = next(self._source_numbers)
+        number: int = versions[version]
         return number
 
-    def _drop(self, out: Tensor, source: Tensor) -> None:
+    def _pass(self, source: Tensor, out: Tensor) -> None:
+        """The same units, through a call whose ops say nothing of units."""
         if out is not source:
             self.flow.fields[out] = list(self.flow.of(source))
             if source in self.flow.active:
                 self.flow.active[out] = True
-        if self.record:
-            self.trail.dropouts += [(self.module, labels) for labels in self.flow.of(source)]
 
-    def _read(self, key: str, before: Sequence[Any], labels: Tensor, reader: Tensor | None) -> None:
-        for position, (leaf, fields, source) in enumerate(before):
-            if leaf not in self.flow.active:
-                continue
-            for mine in fields:
-                inside = torch.isin(mine, labels)
-                if not bool(inside.any()):
-                    continue
-                if mine.shape[0] > 1 and mine.ndim == leaf.ndim:
-                    self.flow.freeze(labels, f"units lie along the first axis, the examples' ({key})")
-                elif self.record:
-                    place = torch.where(inside, mine, 0)
-                    self.trail.readings.append(Reading(key, position, place, reader, source))
-                return
-        self.flow.freeze(labels, f"read inside {key}, where units cannot be masked")
+    def _read(
+        self, key: str, before: Sequence[Any], consumed: Consumed, places: dict[int, list[Tensor]]
+    ) -> None:
+        """A site, if masking the argument that the operand was taken from is to mask the operand."""
+        labels = consumed.labels[consumed.labels > 0]
+        position = self._origin.get(consumed.operand)
+        if position is None:
+            self.flow.freeze(labels, f"read inside {key}, where units cannot be masked")
+            return
+        leaf, fields, source = before[position]
+        mine = next(mine for mine in fields if bool(torch.isin(labels, mine).any()))
+        place = torch.where(torch.isin(mine, labels), mine, 0)
+        known = places.setdefault(position, [])
+        if mine.shape[0] > 1 and mine.ndim == leaf.ndim:
+            self.flow.freeze(labels, f"units lie along the first axis, the examples' ({key})")
+        elif any(bool(((place != other) & (place * other > 0)).any()) for other in known):
+            self.flow.freeze(labels, f"{key} reads two kinds of units at once")
+        elif not any(torch.equal(place, other) for other in known):
+            known.append(place)
+            if self.record:
+                self.trail.readings.append(Reading(key, position, place, consumed.reader, source))
+
+    def _fork(self, name: str) -> None:
+        """From here on the code may go another way: whatever is alive or comes later must stay."""
+        self._forked = (
+            f"the code reads values ({name} in {self._place()}), so it may go another way for others"
+        )
+        for tensor in [*self.flow.active]:
+            self._hold(tensor)
+
+    def _hold(self, tensor: Tensor) -> None:
+        for labels in self.flow.of(tensor):
+            self.flow.freeze(labels, self._forked)
 
     def _see(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-        op = OpCall(
-            func, args, kwargs, out, self.flow, func.overloadpacket.__name__, self._place, self._call
-        )
-        if any(tensor in self.flow.active for tensor in op.tensors):
+        op = OpCall(func, args, kwargs, out, self.flow, func.overloadpacket.__name__, self._place, self._call)
+        active = any(op.active(tensor) for tensor in op.tensors)
+        if active:
             for result in op.outputs:
                 self.flow.active[result] = True
         if self._dropping:
             return
-        rule_for(func, self.rules)(op)
+        if active and op.name in LEAKS:
+            self._fork(op.name)
+        rule = rule_for(func, self.rules)
+        rule(op)
+        if rule in MOVEMENTS and op.tensors[0] in self._origin:
+            for result in op.outputs:
+                self._origin[result] = self._origin[op.tensors[0]]
+        if self._forked:
+            for tensor in op.tensors + op.outputs:
+                self._hold(tensor)
         if self.record:
             self.trail.contractions += op.contractions
         if self._call:
             self._consumed += op.consumed
         else:
-            for labels, _ in op.consumed:
-                self.flow.freeze(labels, op.why("read outside any torch function"))
+            for consumed in op.consumed:
+                self.flow.freeze(consumed.labels, op.why("read outside any torch function"))
 
     def _place(self) -> str:
         frame = sys._getframe(1)
@@ -200,6 +257,7 @@ def trace(
     >>> graph["0"].size, [(s.tensor, s.dim) for s in graph["0"].slices]
     (8, [('0.weight', 0), ('0.bias', 0), ('2.weight', 1)])
     """
+    example_inputs = plain(example_inputs)
     trail = Trail()
     owned = [*model.named_parameters(), *model.named_buffers()]
     unknown = sorted(set(keep) - {name for name, _ in owned})
@@ -222,24 +280,25 @@ def trace(
 
 def _run(model: nn.Module, inputs: Any, trail: Trail, rules: Mapping[str, Rule], *, train: bool) -> None:
     tracer = Tracer(model, trail, rules, record=not train)
-    private = tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, inputs)
-    for leaf in tree_leaves(private):
-        if isinstance(leaf, Tensor):
+    with (
+        torch.inference_mode(mode=False), torch.no_grad(),
+        _context.buffers(model), _context.rng(0), _context.mode(model, train=train),
+    ):  # fmt: skip
+        private = tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, inputs)
+        for leaf in _context.tensors(private):
             trail.flow.active[leaf] = True
-    with torch.no_grad(), _context.buffers(model), _context.rng(0), _context.mode(model, train=train):
         try:
             with tracer:
                 output = _context.forward(model, private)
         except DataError as error:
             raise TraceError(f"in {'train' if train else 'eval'} mode {error}") from error
-    for leaf in tree_leaves(output):
-        if isinstance(leaf, Tensor):
-            for labels in trail.flow.of(leaf):
-                trail.flow.freeze(labels, "the model's output")
+    for leaf in _context.tensors(output):
+        for labels in trail.flow.of(leaf):
+            trail.flow.freeze(labels, "the model's output")
 
 
 def _examples(inputs: Any) -> int:
-    return next((len(leaf) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.ndim), 1)
+    return next((len(leaf) for leaf in _context.tensors(inputs) if leaf.ndim), 1)
 
 
 def _at_least_two(inputs: Any) -> Any:

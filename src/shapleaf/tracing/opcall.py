@@ -1,0 +1,82 @@
+"""One ATen call as the rules see it, and what they tell the tracer about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from .._context import tensors
+from .labels import Fields, Labeling
+
+
+class Contraction(NamedTuple):
+    """One multiply-accumulate op: ``scale`` times the lengths of its labelled axes, per run."""
+
+    call: str
+    scale: float
+    axes: list[Tensor]
+
+
+class Consumed(NamedTuple):
+    """These labels of an activation are read here and go no further; the reader's own, if it has any."""
+
+    operand: Tensor
+    labels: Tensor
+    reader: Tensor | None
+
+
+@dataclass(slots=True)
+class OpCall:
+    """One ATen call on its way through the rules."""
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: Any
+    flow: Labeling
+    name: str
+    place: Callable[[], str]
+    key: str
+    consumed: list[Consumed] = field(default_factory=list)
+    contractions: list[Contraction] = field(default_factory=list)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return tensors((self.args, self.kwargs))
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        return tensors(self.out)
+
+    def why(self, text: str) -> str:
+        return f"{text} ({self.name} in {self.place()})"
+
+    def arg(self, position: int, name: str, default: Any = None) -> Any:
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+    def give(self, tensor: Tensor, fields: Fields) -> None:
+        if fields:
+            self.flow.fields[tensor] = fields
+        elif tensor in self.flow.fields:
+            del self.flow.fields[tensor]
+
+    def active(self, tensor: Tensor) -> bool:
+        """Whether a tensor depends on the inputs; masks can only be laid on those that do."""
+        return tensor in self.flow.active
+
+    def consume(self, operand: Tensor, labels: Tensor, reader: Tensor | None = None) -> None:
+        """Here a consumer reads these labels of an activation; their identity ends."""
+        self.consumed.append(Consumed(operand, labels, reader))
+
+    def freeze(self, fields: Sequence[Tensor], text: str) -> None:
+        for labels in fields:
+            self.flow.freeze(labels, self.why(text))
+
+
+Rule = Callable[[OpCall], None]
+"""Sees one call and gives its outputs their fields."""

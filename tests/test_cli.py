@@ -1,0 +1,161 @@
+"""The command line as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+import shapleaf as sl
+from shapleaf import cli
+from shapleaf.demo import train
+from shapleaf.integrations.datasets import load_data
+
+MODEL = "shapleaf.demo:network"
+
+
+def run(*words: object) -> str:
+    """Invoke in this process; errors come through as exceptions."""
+    result = CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "dense.safetensors"
+    save_file(train(load_data("digits", split="train").sample(1500, seed=0), epochs=2).state_dict(), path)
+    return path
+
+
+def test_help_is_instant_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from shapleaf import cli\n"
+        "try: cli.app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'torchvision', 'matplotlib', 'jinja2'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in ("demo", "slim", "trace", "attribute", "allocate", "prune", "evaluate", "report"):
+        assert verb in done.stdout
+
+
+def test_version() -> None:
+    assert run("--version").strip() == f"shapleaf {sl.__version__}"
+
+
+def test_the_verbs_over_saved_records(weights: Path, tmp_path: Path) -> None:
+    graph, scores, plan = (tmp_path / f"{name}.safetensors" for name in ("graph", "scores", "plan"))
+    out, page = tmp_path / "pruned", tmp_path / "page.html"
+    assert "0         32" in run("trace", MODEL, "--shape", "1,16,16", "-o", graph)
+    data = ("--data", "digits", "--weights", weights)
+    run("attribute", MODEL, graph, *data, "--calibration", 40, "--criterion", "taylor", "-o", scores, "-q")
+    assert sl.Scores.load(scores).curves.keys() == {"0", "3", "7"}
+    run("allocate", scores, "--keep", "0.6", "-o", plan, "-q")
+    run("prune", MODEL, plan, *data, "-o", out, "-q")
+    receipt = sl.Receipt.load(out / "receipt.safetensors")
+    assert receipt.compensation == "FoldMean()"
+    assert sum(t.numel() for n, t in load_file(out / "weights.safetensors").items() if "running" not in n) > 0
+    said = run("evaluate", MODEL, out, *data, "--test", 60, "-o", tmp_path / "report", "--json")
+    rows = {row["metric"]: row for row in json.loads(said)["rows"]}
+    assert rows["params"]["value"] == receipt.plan.after.params
+    assert rows["MACs"]["value"] == receipt.plan.after.macs <= 0.6 * rows["MACs"]["reference"]
+    run("report", tmp_path / "report", "-o", page, "-q")
+    assert page.read_text().startswith("<!doctype html>") or page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_allocate_without_curves_says_what_to_do(weights: Path, tmp_path: Path) -> None:
+    run("trace", MODEL, "--shape", "1,16,16", "-o", tmp_path / "graph", "-q")
+    data = ("--data", "digits", "--weights", weights, "--calibration", 10, "--no-curves", "--groups", "[03]")
+    run("attribute", MODEL, tmp_path / "graph", *data, "--criterion", "apoz", "-o", tmp_path / "scores", "-q")
+    assert sl.Scores.load(tmp_path / "scores").values.keys() == {"0", "3"}
+    with pytest.raises(sl.PlanError, match="Tradeoff needs the loss curve"):
+        run("allocate", tmp_path / "scores", "--keep", "0.6")
+    run(
+        "allocate",
+        tmp_path / "scores",
+        "--keep",
+        "0.6",
+        "--strategy",
+        "uniform",
+        "-o",
+        tmp_path / "plan",
+        "-q",
+    )
+    assert sl.Plan.load(tmp_path / "plan").made_by["strategy"] == "Uniform"
+
+
+def test_slim_writes_everything_and_prints_json(weights: Path, tmp_path: Path) -> None:
+    words = ("slim", MODEL, "--data", "digits", "--weights", weights, "--calibration", 50, "--test", 100)
+    said = json.loads(
+        run(*words, "--criterion", "taylor", "--remove", "30%", "-o", tmp_path / "out", "--json")
+    )
+    assert said["kind"] == "Report"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "weights.safetensors",
+        "receipt.safetensors",
+        "report.safetensors",
+        "report.html",
+    }
+    rebuilt = sl.replay(
+        train(load_data("digits", split="train").sample(10, seed=0), epochs=1),
+        sl.Receipt.load(tmp_path / "out" / "receipt.safetensors"),
+    )
+    rebuilt.load_state_dict(load_file(tmp_path / "out" / "weights.safetensors"))
+    report = sl.Report.load(tmp_path / "out" / "report.safetensors")
+    assert report["accuracy"].reference is not None
+    assert (tmp_path / "out" / "report.html").stat().st_size < 300_000
+
+
+def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = run("demo")
+    assert "written to shapleaf-demo/report.html" in said
+    report = sl.Report.load("shapleaf-demo/report.safetensors")
+    assert report["accuracy"].reference > 95
+    assert report["accuracy"].value > report["accuracy"].reference - 15
+    assert report["MACs"].value <= 0.5 * report["MACs"].reference
+
+
+def test_quiet_prints_nothing(weights: Path, tmp_path: Path) -> None:
+    assert run("trace", MODEL, "--shape", "1,16,16", "-o", tmp_path / "graph", "--quiet") == ""
+
+
+def test_a_mistake_is_one_line_on_stderr(tmp_path: Path) -> None:
+    code = "import sys; sys.argv = ['shapleaf', *sys.argv[1:]]; from shapleaf.cli import main; main()"
+
+    def shell(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    missing = shell("allocate", "nothing.safetensors", "--keep", "0.5")
+    assert missing.returncode == 1
+    assert missing.stdout == ""
+    assert missing.stderr == "Error: nothing.safetensors does not exist.\n"
+    (tmp_path / "blocked").write_text("a file where a folder should be")
+    unwritable = shell("trace", MODEL, "--shape", "1,16,16", "-o", "blocked/graph")
+    assert unwritable.returncode == 1
+    assert unwritable.stderr.startswith("Error: cannot write blocked/graph")
+    assert [path.name for path in tmp_path.iterdir()] == ["blocked"]
+
+
+def test_the_users_own_model_and_criterion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nimport torch\nfrom torch import nn\nimport shapleaf as sl\n\n"
+        "def build():\n    return nn.Sequential(nn.Flatten(),"
+        "nn.Linear(256, 32), nn.ReLU(), nn.Linear(32, 10))\n\n"
+        "@dataclass(frozen=True)\nclass Last:\n    needs = sl.Needs.NOTHING\n"
+        "    def score(self, probe):\n        return torch.arange(probe.group.size, dtype=torch.float64)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ("slim", "mine:build", "--data", "digits", "--criterion", "mine:Last", "--strategy", "uniform")
+    run(*words, "--budget", "units", "--keep", "0.25", "--test", 20, "-q")
+    plan = sl.Receipt.load("shapleaf-slim/receipt.safetensors").plan
+    assert plan.keep == {"1": tuple(range(24, 32))}

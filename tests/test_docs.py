@@ -1,0 +1,101 @@
+"""Every snippet and every command of the README and the docs runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_snippets_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = type(sys)("snippets")
+    monkeypatch.setitem(sys.modules, "snippets", module)
+    torch.manual_seed(0)
+    namespace = module.__dict__
+    snippets = blocks(page, "python")
+    for snippet in snippets:
+        exec(compile(snippet, str(page), "exec", dont_inherit=True), namespace)
+    assert snippets, f"{page.name} shows nothing"
+
+
+def test_make_commands_are_targets_of_the_makefile() -> None:
+    pages = [*PAGES, ROOT / "CONTRIBUTING.md"]
+    commands = {line for page in pages for line in re.findall(r"^make \w+", page.read_text(), re.MULTILINE)}
+    assert {"make demo", "make test"} <= commands
+    for command in commands:
+        made = subprocess.run(
+            [*shlex.split(command), "-n"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert made.returncode == 0, made.stderr
+
+
+def test_local_links_lead_somewhere() -> None:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def shell_commands() -> list[str]:
+    return [line for page in PAGES for block in blocks(page, "console") for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("line", [line for line in shell_commands() if line.startswith("shapleaf ")])
+def test_shapleaf_commands_run(
+    line: str, tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torchvision")
+    from shapleaf.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    prepare_files(tmp_path, shared)
+    result = CliRunner().invoke(app, [*shlex.split(line)[1:], "--calibration", "8", "--test", "8", "--quiet"])
+    assert result.exit_code == 0, repr(result.exception)
+    assert (tmp_path / "shapleaf-slim" / "report.html").stat().st_size < 300_000
+
+
+def prepare_files(folder: Path, shared: Path) -> None:
+    """What the README's commands name: photos, weights, the user's package, CIFAR-10."""
+    import torchvision
+    from safetensors.torch import save_file
+
+    torch.save(torchvision.models.resnet18(num_classes=1000).state_dict(), folder / "resnet18.pth")
+    for label in ("cat", "dog"):
+        (folder / "photos" / label).mkdir(parents=True)
+        for i in range(8):
+            pixels = np.random.default_rng(i).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "photos" / label / f"{i}.png")
+    (folder / "data").mkdir()
+    (folder / "data" / "cifar10").symlink_to(shared)
+    package = folder / "mypackage"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "models.py").write_text(
+        "from torch import nn\n\n\ndef build():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),\n"
+        "                         nn.Linear(256, 10))\n"
+    )
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 3),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(4),
+        torch.nn.Flatten(),
+        torch.nn.Linear(256, 10),
+    )
+    save_file(model.state_dict(), folder / "best.safetensors")

@@ -1,0 +1,65 @@
+"""The command line's words become the library's objects, or a clear error."""
+
+from __future__ import annotations
+
+import pytest
+
+import shapleaf as sl
+from shapleaf import _options
+
+
+@pytest.mark.parametrize(
+    ("words", "budget"),
+    [
+        (("macs", "0.5", None), sl.Macs(keep=0.5)),
+        (("params", None, "30%"), sl.Params(remove=0.3)),
+        (("units", "12", None), sl.Units(keep=12)),
+    ],
+)
+def test_budgets(words: tuple[str, str | None, str | None], budget: sl.Macs) -> None:
+    assert _options.budget(*words) == budget
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("flops", "0.5", None), "--budget 'flops': expected macs, params, units"),
+        (("macs", None, None), "exactly one of --keep and --remove"),
+        (("macs", "0.5", "0.5"), "exactly one of --keep and --remove"),
+        (("macs", "half", None), "'half' is no amount"),
+        (("macs", "150%", None), "between 0 and 1"),
+    ],
+)
+def test_bad_budgets(words: tuple[str, str | None, str | None], message: str) -> None:
+    with pytest.raises(sl.BudgetError, match=message):
+        _options.budget(*words)
+
+
+def test_criteria() -> None:
+    assert _options.criterion("taylor-signed") == sl.Taylor(signed=True)
+    assert _options.criterion("shapleaf.criteria:WeightNorm") == sl.WeightNorm()
+    with pytest.raises(sl.CriterionError, match="no criterion is named 'magic'; there are shapley, "):
+        _options.criterion("magic")
+    with pytest.raises(sl.CriterionError, match="shapleaf:Zero is no criterion"):
+        _options.criterion("shapleaf:Zero")
+    with pytest.raises(sl.CriterionError, match="shapleaf.criteria:Needs cannot be made without arguments"):
+        _options.criterion("shapleaf.criteria:Needs")
+
+
+def test_strategies() -> None:
+    assert _options.strategy("uniform") == sl.Uniform()
+    with pytest.raises(sl.BudgetError, match="--strategy 'best': expected tradeoff, uniform, global"):
+        _options.strategy("best")
+
+
+def test_shapes_and_statistics() -> None:
+    assert _options.shape("3,32,16") == (3, 32, 16)
+    with pytest.raises(sl.DataError, match="--shape '3x32': expected numbers"):
+        _options.shape("3x32")
+    data = _options.images("digits", "test", None, "0.5/0.25")
+    assert (data.mean, data.std) == ((0.5,), (0.25,))
+    for text in ("0.5", "a/b", "1/2/3"):
+        with pytest.raises(sl.DataError, match="--normalise"):
+            _options.images("digits", "test", None, text)
+    with pytest.raises(sl.DataError, match="--split 'validation': expected train or test"):
+        _options.images("digits", "validation", None, None)

@@ -1,0 +1,61 @@
+"""The five lines in one call."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import shapleaf as sl
+
+
+@pytest.fixture
+def task() -> tuple[nn.Module, tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    """Four classes told apart by two of eight inputs, and a network that has learnt it."""
+    x = torch.randn(400, 8)
+    y = (x[:, 0] > 0).long() + 2 * (x[:, 1] > 0).long()
+    model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(100):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x[100:]), y[100:]).backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return model, (x[100:200], y[100:200]), (x[:100], y[:100])
+
+
+def test_half_the_macs_and_most_of_the_accuracy(task) -> None:
+    model, calibration, test = task
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    slimmed = sl.slim(model, calibration, sl.Macs(keep=0.5), test=test)
+    report = slimmed.report
+    assert report["MACs"].value <= 0.5 * report["MACs"].reference
+    assert report["accuracy"].value >= report["accuracy"].reference - 10
+    assert sum(p.numel() for p in slimmed.model.parameters()) == slimmed.receipt.plan.after.params
+    assert report.receipt == slimmed.receipt
+    assert report.scores is not None
+    assert report.scores.curves.keys() == report.scores.values.keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert model.training
+
+
+def test_parts_can_be_chosen(task) -> None:
+    model, calibration, test = task
+    slimmed = sl.slim(
+        model, calibration, sl.Units(keep=0.5), test=test, criterion=sl.WeightNorm(), strategy=sl.Uniform()
+    )
+    assert [len(kept) for kept in slimmed.receipt.plan.keep.values()] == [32, 32]
+    assert slimmed.report.scores is not None
+    assert slimmed.report.scores.criterion == "WeightNorm(p=1.0)"
+
+
+def test_without_a_test_set_the_report_says_so(task) -> None:
+    model, calibration, _ = task
+    report = sl.slim(model, calibration, sl.Params(keep=0.5)).report
+    assert report.settings["data"].startswith("the calibration examples themselves")
+
+
+def test_a_budget_out_of_reach_names_the_nearest(task) -> None:
+    model, calibration, _ = task
+    with pytest.raises(sl.BudgetError, match=r"The nearest is Params\(keep="):
+        sl.slim(model, calibration, sl.Params(keep=1))
