@@ -487,3 +487,20 @@ def gap(a: list[Tensor], b: list[Tensor]) -> float:
     assert [t.shape for t in a] == [t.shape for t in b]
     scale = max(float(t.abs().max()) for t in a)
     return max(float((x - y).abs().max()) for x, y in zip(a, b, strict=True)) / scale
+
+
+def prove(model: nn.Module, inputs: Any, graph: sl.Graph, seeds: int = 2) -> None:
+    """Masked equals pruned for half of all units and for random plans."""
+    for plan in (half_plan(graph), *(random_plan(graph, seed) for seed in range(seeds))):
+        pruned = sl.prune(model, plan).model
+        assert gap(run(sl.masked(model, plan), inputs), run(pruned, inputs)) < 1e-12
+
+
+def between(f: Callable[[Tensor], Tensor], after: int = 8) -> nn.Module:
+    """``f`` between a layer ``a`` with 8 outputs and a layer ``b`` with ``after`` inputs, on vectors of 6."""
+    return settle(Apply(lambda self, x: self.b(f(F.relu(self.a(x)))), a=nn.Linear(6, 8), b=nn.Linear(after, 3)))
+
+
+def between_maps(f: Callable[[Tensor], Tensor], after: int = 8) -> nn.Module:
+    """The same for feature maps of 3 channels."""
+    return settle(Apply(lambda self, x: self.b(f(F.relu(self.a(x)))), a=conv(3, 8), b=head(after)))

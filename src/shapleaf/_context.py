@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -134,6 +134,23 @@ def per_example(loss: Loss, output: Any, target: Any, examples: int) -> Tensor:
             "check the inputs' scale and the model's weights."
         )
     return value
+
+
+def gradients(loss: Tensor, wanted: Sequence[Tensor], *, instead: str) -> list[Tensor | None]:
+    """The gradient of a summed loss with respect to each tensor, None where it does not depend on it.
+
+    Raises:
+        CriterionError: there is none at all; ``instead`` says what to use then.
+    """
+    try:
+        found = torch.autograd.grad(loss.sum(), wanted, allow_unused=True) if loss.requires_grad else ()
+    except RuntimeError as error:
+        raise CriterionError(
+            f"the model runs, but its gradient cannot be taken ({error}); use {instead}."
+        ) from error
+    if all(gradient is None for gradient in found):
+        raise CriterionError(f"the loss does not depend on the units in a differentiable way; use {instead}.")
+    return list(found)
 
 
 @contextlib.contextmanager

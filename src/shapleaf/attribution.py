@@ -233,15 +233,11 @@ def _gradients(
             output = _context.forward(model, batch.inputs)
         if not differentiate:
             return masks, {}, {}
-        total = _context.per_example(loss, output, batch.target, batch.examples).sum()
-        reads = masks.seen if Needs.GRADIENT in needs else {}
-        wanted = [*leaves.values(), *reads.values()]
-        grads = torch.autograd.grad(total, wanted, allow_unused=True) if total.requires_grad else [None]
-    if all(grad is None for grad in grads):
-        raise CriterionError(
-            "the loss does not depend on any unit in a differentiable way; use a criterion without "
-            "gradients, such as LeaveOneOut()."
-        )
+        losses = _context.per_example(loss, output, batch.target, batch.examples)
+    reads = masks.seen if Needs.GRADIENT in needs else {}
+    wanted = [*leaves.values(), *reads.values()]
+    instead = "a criterion without gradients, such as LeaveOneOut()"
+    grads = _context.gradients(losses, wanted, instead=instead)
     filled = [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, grads, strict=True)]
     return (
         masks,

@@ -87,10 +87,10 @@ def assert_masked_equals_pruned(
         group = plan.graph[name]
         _require(group.exact, f"group {name} is not exact ({group.reason}): masked and pruned differ")
     pruned = prune(model, plan).model
-    with untouched(model), torch.no_grad(), _context.mode(model, train=False):
-        with _context.mode(pruned, train=False), _context.buffers(model), _context.rng(seed):
+    with untouched(model), torch.no_grad():
+        with _context.inference(model, seed):
             expected = _context.tensors(_context.forward(masked(model, plan), example_inputs))
-            _context.reseed(seed)
+        with _context.inference(pruned, seed):
             received = _context.tensors(_context.forward(pruned, example_inputs))
     _require(len(expected) == len(received), f"{len(received)} outputs, expected {len(expected)}")
     for want, got in zip(expected, received, strict=True):
@@ -124,11 +124,11 @@ def untouched(model: nn.Module) -> Iterator[None]:
         for name, module in model.named_modules():
             now, before = _attributes(module), modules.get(name, {})
             for key in {**before, **now}:
-                same = key in now and key in before and _same(before[key], now[key])
-                _require(same, f"{name or 'the model itself'}: attribute {key} is not as it was")
+                kept = key in now and key in before and _same(before[key], now[key])
+                _require(kept, f"{name or 'the model itself'}: attribute {key} is not as it was")
         for name, tensor in _tensors(model):
-            same, content, gradient = tensors[name]
-            _require(tensor is same and _bytes(tensor) == content, f"{name} has other values than before")
+            original, content, gradient = tensors[name]
+            _require(tensor is original and _bytes(tensor) == content, f"{name} has other values than before")
             _require(_bytes(tensor.grad) == gradient, f"the gradient of {name} is not as it was")
         _require(_generators() == generators, "a random generator is not in the state it was in")
 

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .. import _context
 from ..data import Batch
-from ..errors import CriterionError, ShapleafError
+from ..errors import ShapleafError
 from ..masking import Fill, Gate, Gates, Masks, Reader
 from ..records import Group
 
@@ -56,14 +56,9 @@ class LayerGame:
         leaf = mask.detach().clone().requires_grad_()
         with torch.enable_grad():
             loss = self._forward(leaf)
-            (gradient,) = (
-                torch.autograd.grad(loss.sum(), leaf, allow_unused=True) if loss.requires_grad else (None,)
-            )
-        if gradient is None:
-            raise CriterionError(
-                f"the loss does not depend on the units of {self.name} in a differentiable way; "
-                "use an estimator without gradients, such as Permutation()."
-            )
+        instead = "an estimator without gradients, such as Permutation()"
+        (gradient,) = _context.gradients(loss, [leaf], instead=instead)
+        assert gradient is not None
         return loss.detach(), gradient
 
     def _forward(self, mask: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -72,6 +72,35 @@ class Plan(Record):
     def pruned(self) -> tuple[str, ...]:
         """Names of the groups that lose units."""
         return tuple(group.name for group in self.graph if len(self.keep[group.name]) < group.size)
+
+    def compose(self, second: Plan) -> Plan:
+        """One plan for this plan's model that does what this plan and then ``second`` do.
+
+        Args:
+            second: a plan for the model that this plan leaves, traced anew.
+
+        Raises:
+            PlanError: ``second`` was made for another model.
+
+        >>> import torch, shapleaf as sl
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> first = sl.plan(sl.trace(model, torch.zeros(1, 3)), {"0": (1, 3, 5, 7)})
+        >>> pruned, receipt = sl.prune(model, first)
+        >>> second = sl.plan(sl.trace(pruned, torch.zeros(1, 3)), {"0": (0, 3)})
+        >>> first.compose(second).keep
+        {'0': (1, 7)}
+        """
+        keep = dict(self.keep)
+        for group in second.graph:
+            units = keep.get(group.name, ())
+            if len(units) != group.size:
+                raise PlanError(
+                    f"the second plan's group {group.name} has {group.size} units, expected {len(units)}: "
+                    "make it for the model that the first plan leaves."
+                )
+            keep[group.name] = tuple(units[unit] for unit in second.keep[group.name])
+        after = replace(second.after, units=sum(map(len, keep.values())))
+        return replace(self, keep=keep, after=after, made_by={**self.made_by, **second.made_by})
 
     def table(self) -> dict[str, Any]:
         rows: list[list[object]] = []

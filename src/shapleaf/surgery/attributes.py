@@ -13,8 +13,11 @@ from ..records import Edit
 
 
 def update(model: nn.Module, tensors: Iterable[str]) -> tuple[Edit, ...]:
-    """Set ``in_features``, ``out_channels``, ``groups``, ``num_features`` … of all layers that hold
-    the tensors named, and say what was changed."""
+    """Set ``in_features``, ``groups``, ``num_features`` … of all layers that hold the tensors named.
+
+    Returns:
+        What was changed.
+    """
     named = dict([*model.named_parameters(), *model.named_buffers()])
     cut = {id(named[name]) for name in tensors}
     edits: list[Edit] = []
@@ -71,6 +74,8 @@ def _sizes(module: nn.Module) -> dict[str, int]:
         return {} if tensor is None else {"num_features": len(tensor)}
     if isinstance(module, nn.Embedding):
         return {"num_embeddings": len(module.weight), "embedding_dim": module.weight.shape[1]}
+    if isinstance(module, nn.RNNCellBase):
+        return {"input_size": module.weight_ih.shape[1]}
     if isinstance(module, nn.PReLU):
         return {"num_parameters": len(module.weight)}
     return {}

@@ -67,16 +67,15 @@ def _swap(tensor: Tensor, data: Tensor, gradient: Tensor | None) -> None:
 @contextmanager
 def restored_on_failure(model: nn.Module) -> Iterator[None]:
     """Every tensor, gradient and bias of the model is put back if the block raises."""
-    parameters = [(m, dict(m._parameters), dict(m._buffers)) for m in model.modules()]
+    parameters = [(module, dict(module._parameters)) for module in model.modules()]
     # Surgery never writes into old storage, so keeping a reference to it is enough.
     before = [(t, t.data, t.grad) for t in [*model.parameters(), *model.buffers()]]
     try:
         yield
     except BaseException:
-        for module, own, buffers in parameters:
-            module._parameters.clear()
-            module._parameters.update(own)
-            module._buffers.update(buffers)
+        for module, own in parameters:
+            for name in [name for name, tensor in own.items() if module._parameters[name] is not tensor]:
+                module._parameters[name] = own[name]
         for tensor, data, gradient in before:
             _swap(tensor, data, gradient)
         raise

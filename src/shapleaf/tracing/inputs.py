@@ -24,8 +24,8 @@ def plain(inputs: Any) -> Any:
 def describe(inputs: Any) -> Any:
     """Shapes, dtypes and ranges of nested inputs, as plain JSON values."""
     if isinstance(inputs, Tensor):
-        known = inputs.numel() > 0 and inputs.device.type != "meta" and not inputs.is_complex()
-        low, high = (inputs.min().item(), inputs.max().item()) if known else (0, 1)
+        known = inputs.flatten()[:0] if inputs.is_meta or inputs.is_complex() else inputs[inputs.isfinite()]
+        low, high = (known.min().item(), known.max().item()) if known.numel() else (0, 1)
         dtype = str(inputs.dtype).removeprefix("torch.")
         return {"shape": list(inputs.shape), "dtype": dtype, "low": low, "high": high}
     if isinstance(inputs, Mapping):
@@ -41,7 +41,10 @@ def describe(inputs: Any) -> Any:
 
 
 def imitate(spec: Any, *, examples: int | None = None, device: Any = None, seed: int = 0) -> Any:
-    """Random inputs as described; ``examples`` replaces a first length that all tensors share."""
+    """Random inputs as described; ``examples`` replaces a first length that all tensors share.
+
+    Where the example was one number all over, a range of one to both sides of it is used instead.
+    """
     lengths = {shape[0] for shape in _shapes(spec) if shape}
     shared = lengths.pop() if len(lengths) == 1 else None
     return _imitate(spec, shared if examples is None else examples, shared, device, (seed,))
@@ -63,6 +66,7 @@ def _imitate(spec: Any, examples: int | None, shared: int | None, device: Any, p
         unit = torch.from_numpy(stream(0, "inputs", *path).random(shape))
         low, high = spec["low"], spec["high"]
         if dtype.is_floating_point or dtype.is_complex:
+            low, high = (low, high) if low < high else (low - 1, high + 1)
             values = low + unit * (high - low)
         else:
             values = (low + unit * (high - low + 1)).floor().clamp(low, high)

@@ -37,6 +37,8 @@ LEAKS = frozenset(
     "_local_scalar_dense equal numpy tolist __array__ __dlpack__ data_ptr untyped_storage".split()
 )
 """Ops and functions that hand a tensor's values to Python, which may go another way for other values."""
+SIZED = frozenset("multi_head_attention_forward lstm gru rnn_tanh rnn_relu".split())
+"""Functions whose modules hold sizes that surgery does not know: what they read must stay."""
 
 
 @dataclass(slots=True)
@@ -116,6 +118,8 @@ class Tracer(Calls):
         before = [(leaf, list(self.flow.of(leaf)), self._source(leaf)) for leaf in leaves]
         for position in reversed(range(len(leaves))):
             self._origin[leaves[position]] = position
+            if name in SIZED:
+                self.hold(leaves[position], f"{name} in {self._place()} holds its sizes as integers")
         self._call, self._consumed, self._dropping = key, [], name in DROPOUTS
         contracted = len(self.trail.contractions)
         try:
@@ -189,11 +193,11 @@ class Tracer(Calls):
             f"the code reads values ({name} in {self._place()}), so it may go another way for others"
         )
         for tensor in [*self.flow.active]:
-            self._hold(tensor)
+            self.hold(tensor, self._forked)
 
-    def _hold(self, tensor: Tensor) -> None:
+    def hold(self, tensor: Tensor, reason: str) -> None:
         for labels in self.flow.of(tensor):
-            self.flow.freeze(labels, self._forked)
+            self.flow.freeze(labels, reason)
 
     def _see(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         op = OpCall(func, args, kwargs, out, self.flow, func.overloadpacket.__name__, self._place, self._call)
@@ -212,7 +216,7 @@ class Tracer(Calls):
                 self._origin[result] = self._origin[op.tensors[0]]
         if self._forked:
             for tensor in op.tensors + op.outputs:
-                self._hold(tensor)
+                self.hold(tensor, self._forked)
         if self.record:
             self.trail.contractions += op.contractions
         if self._call:
@@ -293,8 +297,7 @@ def _run(model: nn.Module, inputs: Any, trail: Trail, rules: Mapping[str, Rule],
         except DataError as error:
             raise TraceError(f"in {'train' if train else 'eval'} mode {error}") from error
     for leaf in _context.tensors(output):
-        for labels in trail.flow.of(leaf):
-            trail.flow.freeze(labels, "the model's output")
+        tracer.hold(leaf, "the model's output")
 
 
 def _examples(inputs: Any) -> int:

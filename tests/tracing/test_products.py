@@ -1,0 +1,132 @@
+"""Matrix products and convolutions: what is united, what is read, what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from zoo import Apply, Weights, between, conv, example, head, prove, settle
+
+import shapleaf as sl
+
+VECTORS, MAPS, TOKENS = example(2, 6), example(2, 3, 6, 6), example(2, 5, 6)
+
+
+def owners(group: Any) -> dict[str, list[list[int]]]:
+    return {f"{s.tensor}[{s.dim}]": s.index.tolist() for s in group.slices}
+
+
+PRODUCTS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "linear": lambda self, x: F.linear(x, self.w.t()),
+    "matmul": lambda self, x: x @ self.w,
+    "mm": lambda self, x: torch.mm(x, self.w),
+    "addmm": lambda self, x: torch.addmm(self.u.sum(0), x, self.w),
+    "einsum": lambda self, x: torch.einsum("nk,ko->no", x, self.w),
+    "bmm": lambda self, x: torch.bmm(x[:, None], self.w.expand(len(x), -1, -1))[:, 0],
+    "as convolution": lambda self, x: F.conv1d(x[..., None], self.w.t()[..., None])[..., 0],
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_all_ways_to_multiply_read_the_same_units(name: str) -> None:
+    model = settle(Weights(lambda self, x: PRODUCTS[name](self, F.relu(x @ self.v)) @ self.u, v=(6, 8), w=(8, 5), u=(5, 5)))
+    graph = sl.trace(model, VECTORS)
+    assert owners(graph["v"]) == {"v[1]": [[i] for i in range(8)], "w[0]": [[i] for i in range(8)]}
+    (site,) = graph["v"].sites
+    assert (site.weight, site.dim) == ("w", 0)
+    if name != "addmm":  # its bias is a sum over parameters
+        prove(model, VECTORS, graph)
+
+
+def test_a_product_of_activations_reads_units_without_a_weight() -> None:
+    def run(self: Any, x: Tensor) -> Tensor:
+        return self.o((self.q(x) @ self.k(x).transpose(1, 2)).softmax(-1) @ self.v(x))
+
+    model = settle(Apply(run, q=nn.Linear(6, 8), k=nn.Linear(6, 8), v=nn.Linear(6, 7), o=nn.Linear(7, 2)))
+    graph = sl.trace(model, TOKENS)
+    assert {g.name: (g.size, [s.weight for s in g.sites]) for g in graph} == {"q": (8, [None]), "v": (7, ["o.weight"])}
+    prove(model, TOKENS, graph)
+
+
+def test_heads_of_attention_are_frozen_and_the_reason_is_named() -> None:
+    def attention(self: Any, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        q, k, v = (part.view(n, t, 2, -1).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        return self.o(((q @ k.transpose(-1, -2)).softmax(-1) @ v).transpose(1, 2).reshape(n, t, -1))
+
+    model = settle(Apply(attention, qkv=nn.Linear(6, 24), o=nn.Linear(8, 2)))
+    with pytest.raises(sl.TraceError, match=r"contracts a part of a view \(bmm"):
+        sl.trace(model, TOKENS)
+
+
+def test_units_along_the_examples_axis_are_frozen() -> None:
+    model = settle(Weights(lambda self, x: (self.w.t() @ F.relu(x @ self.v).t()).t(), v=(6, 8), w=(8, 2)))
+    with pytest.raises(sl.TraceError, match=r"units lie along the first axis, the examples' \(:matmul#1\)"):
+        sl.trace(model, VECTORS)
+
+
+def test_two_kinds_of_units_in_one_argument_are_frozen() -> None:
+    model = settle(
+        Apply(
+            lambda self, x: self.c(torch.einsum("ni,nj->nij", self.a(x), self.b(x)).flatten(1)),
+            a=nn.Linear(6, 4), b=nn.Linear(6, 5), c=nn.Linear(20, 2),
+        )  # fmt: skip
+    )
+    with pytest.raises(sl.TraceError, match="c:linear#0 reads two kinds of units at once"):
+        sl.trace(model, VECTORS)
+
+
+def test_the_unit_of_a_grouped_convolution_is_a_whole_group() -> None:
+    model = settle(nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 6, groups=2), head(6)))
+    graph = sl.trace(model, MAPS)
+    assert owners(graph["0"]) == {
+        "0.weight[0]": [[0, 1], [2, 3]], "0.bias[0]": [[0, 1], [2, 3]],
+        "2.weight[0]": [[0, 1, 2], [3, 4, 5]], "2.bias[0]": [[0, 1, 2], [3, 4, 5]], "3.2.weight[1]": [[0, 1, 2], [3, 4, 5]],
+    }  # fmt: skip
+
+
+def test_a_depthwise_convolution_has_the_units_of_its_input() -> None:
+    model = settle(nn.Sequential(conv(3, 4), conv(4, 8, groups=4), head(8)))
+    graph = sl.trace(model, MAPS)
+    assert owners(graph["0"])["1.weight[0]"] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def test_a_transposed_grouped_convolution() -> None:
+    model = settle(nn.Sequential(conv(3, 4), nn.ConvTranspose2d(4, 6, 2, groups=2), head(6)))
+    graph = sl.trace(model, MAPS)
+    assert owners(graph["0"]) == {
+        "0.weight[0]": [[0, 1], [2, 3]], "0.bias[0]": [[0, 1], [2, 3]], "1.weight[0]": [[0, 1], [2, 3]],
+        "1.bias[0]": [[0, 1, 2], [3, 4, 5]], "2.2.weight[1]": [[0, 1, 2], [3, 4, 5]],
+    }  # fmt: skip
+    prove(model, MAPS, graph)
+
+
+def test_grouping_by_hand_and_then_shuffling_leaves_one_unit() -> None:
+    """Whole groups of the convolution, and whole columns of the shuffle: that is everything."""
+    model = settle(nn.Sequential(conv(3, 6), conv(6, 12, groups=3), nn.ChannelShuffle(3), head(12)))
+    with pytest.raises(sl.TraceError, match=r"all of 0.weight\[0\] is one unit"):
+        sl.trace(model, MAPS)
+
+
+def test_a_fixed_kernel_over_every_channel_freezes() -> None:
+    model = settle(Apply(lambda self, x: self.h(F.conv2d(self.a(x), torch.ones(8, 1, 3, 3).double(), groups=8)), a=conv(3, 8), h=head(8)))
+    with pytest.raises(sl.TraceError, match="grouped by a weight without units"):
+        sl.trace(model, MAPS)
+
+
+def test_convolving_over_the_axis_of_units_freezes() -> None:
+    gate = nn.Conv1d(1, 1, 3, padding=1).double()
+    model = settle(Apply(lambda self, x: self.b(self.g(self.a(x)[:, None])[:, 0]), a=nn.Linear(6, 8), g=gate, b=nn.Linear(8, 2)))
+    with pytest.raises(sl.TraceError, match=r"slides over an axis of units \(convolution in g"):
+        sl.trace(model, VECTORS)
+
+
+def test_macs_are_the_lengths_of_the_axes() -> None:
+    model = settle(nn.Sequential(conv(3, 8), conv(8, 8, groups=4), nn.Flatten(), nn.Linear(8 * 36, 5), nn.Linear(5, 2)))
+    ops = sl.trace(model, MAPS).ops
+    lengths = [(op.scale, [a.fixed + sum(n * {"0": 4, "3": 5}[g] for g, n in zip(a.groups, a.per_unit)) for a in op.axes]) for op in ops]
+    assert lengths == [(9 * 36, [8, 3]), (2 * 9 * 36, [8]), (1, [288, 5]), (1, [5, 2])]
