@@ -6,15 +6,18 @@ their defaults, so that a fault shows. ``train=True`` nets contain what only run
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import shapleaf as sl
+from shapleaf import _context
 from shapleaf._rng import stream
 
 Builder = Callable[[], tuple[nn.Module, Any]]
@@ -474,12 +477,15 @@ def half_plan(graph: sl.Graph) -> sl.Plan:
     return sl.plan(graph, {group.name: range(0, group.size, 2) for group in graph})
 
 
+def forward(model: nn.Module, inputs: Any) -> list[Tensor]:
+    """The output's tensors."""
+    return _context.tensors(_context.forward(model, inputs))
+
+
 def run(model: nn.Module, inputs: Any) -> list[Tensor]:
     """The output's tensors, without gradients."""
-    from shapleaf import _context
-
     with torch.no_grad():
-        return _context.tensors(_context.forward(model, inputs))
+        return forward(model, inputs)
 
 
 def gap(a: list[Tensor], b: list[Tensor]) -> float:
@@ -504,3 +510,34 @@ def between(f: Callable[[Tensor], Tensor], after: int = 8) -> nn.Module:
 def between_maps(f: Callable[[Tensor], Tensor], after: int = 8) -> nn.Module:
     """The same for feature maps of 3 channels."""
     return settle(Apply(lambda self, x: self.b(f(F.relu(self.a(x)))), a=conv(3, 8), b=head(after)))
+
+
+def state(model: nn.Module, *optimizers: torch.optim.Optimizer) -> dict[str, Any]:
+    """Everything that must not change: objects, bytes, versions, gradients, modes, hooks, attributes, randomness."""
+    tensors = {n: t for n, t in [*model.named_parameters(), *model.named_buffers()]}
+    held = {f"{i}/{n}/{k}": v for i, o in enumerate(optimizers) for n, p in tensors.items() for k, v in o.state.get(p, {}).items()}
+    every = {**tensors, **{f"{n}.grad": t.grad for n, t in tensors.items() if t.grad is not None}, **held}
+    return {
+        "objects": {name: id(t) for name, t in every.items()},
+        "bytes": {name: (t.shape, t.stride(), t.dtype, t.numpy(force=True).tobytes()) for name, t in every.items()},
+        "flags": {name: (t.requires_grad, t._version) for name, t in model.named_parameters()},
+        "modules": {name: (id(m), m.training) for name, m in model.named_modules()},
+        "hooks": [len(v) for m in model.modules() for k, v in vars(m).items() if "hooks" in k],
+        "global hooks": [len(v) for k, v in vars(torch.nn.modules.module).items() if k.startswith("_global") and "hooks" in k and v is not None and not isinstance(v, bool)],
+        "attributes": {f"{n}.{k}": v for n, m in model.named_modules() for k, v in vars(m).items() if isinstance(v, int | float | str | tuple)},
+        "modes": len(torch.overrides._get_current_function_mode_stack()),
+        "random": (torch.get_rng_state().tolist(), repr(np.random.get_state()), repr(random.getstate())),  # noqa: NPY002
+        "grad mode": torch.is_grad_enabled(),
+    }  # fmt: skip
+
+
+def lived_in(model: nn.Module, inputs: Any) -> nn.Module:
+    """As a user has it in the middle of training: gradients, hooks, some modules in another mode, some frozen."""
+    modules = [*model.modules()]
+    model.train()
+    modules[-1].eval()
+    modules[0].register_forward_hook(lambda *_: None)
+    [*model.parameters()][0].requires_grad_(False)
+    sum(t.sum() for t in forward(model, inputs) if t.requires_grad).backward()
+    return model
+

@@ -130,7 +130,7 @@ def per_example(loss: Loss, output: Any, target: Any, examples: int) -> Tensor:
     if not bool(torch.isfinite(value).all()):
         bad = int((~torch.isfinite(value)).nonzero()[0])
         raise CriterionError(
-            f"the loss of example {bad} of the batch is {float(value[bad])}; "
+            f"the loss of example {bad} of the batch is {float(value.detach()[bad])}; "
             "check the inputs' scale and the model's weights."
         )
     return value
@@ -143,7 +143,11 @@ def gradients(loss: Tensor, wanted: Sequence[Tensor], *, instead: str) -> list[T
         CriterionError: there is none at all; ``instead`` says what to use then.
     """
     try:
-        found = torch.autograd.grad(loss.sum(), wanted, allow_unused=True) if loss.requires_grad else ()
+        found = (
+            torch.autograd.grad(loss, wanted, torch.ones_like(loss), allow_unused=True)
+            if loss.requires_grad
+            else ()
+        )
     except RuntimeError as error:
         raise CriterionError(
             f"the model runs, but its gradient cannot be taken ({error}); use {instead}."

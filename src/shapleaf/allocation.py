@@ -108,7 +108,7 @@ def plan(
     >>> plan(sl.trace(model, torch.zeros(1, 3)), {"0": [3, 0]}).after
     Cost(units=2, params=14, macs=10)
     """
-    chosen = {name: tuple(sorted(int(unit) for unit in units)) for name, units in keep.items()}
+    chosen = {name: tuple(sorted(units)) for name, units in keep.items()}
     counts = {name: len(units) for name, units in chosen.items()}
     costs = Costs(graph)
     return Plan(graph=graph, keep=chosen, before=costs({}), after=costs(counts), made_by=dict(made_by or {}))

@@ -88,12 +88,12 @@ class _Tally:
         self.evaluations: dict[str, int] = {}
 
     def add(self, group: Group, score: Tensor | Estimate, examples: int | None) -> None:
-        values = score.values if isinstance(score, Estimate) else score
+        values: Any = score.values if isinstance(score, Estimate) else score
         shape = (group.size,) if examples is None else (examples, group.size)
-        if tuple(values.shape) != shape:
+        if not isinstance(values, Tensor) or values.shape != shape:
+            got = f"shape {(*values.shape,)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
             raise CriterionError(
-                f"group {group.name}: the criterion returned scores of shape {tuple(values.shape)}, "
-                f"expected {shape}."
+                f"group {group.name}: the criterion returned {got}, expected scores of shape {shape}."
             )
         if not bool(values.isfinite().all()):
             raise CriterionError(f"group {group.name}: the criterion returned scores that are not finite.")

@@ -97,15 +97,21 @@ class Probe:
         return self.play()
 
     def incoming(self) -> Tensor:
-        """The weights that produce each unit, ``(units, weights)``; biases and norms excluded."""
+        """The weights that produce each unit, ``(units, weights)``; biases and norms excluded.
+
+        A weight that produces and reads the units at once (tied) counts only where there is no other.
+
+        Raises:
+            CriterionError: the group has no weights.
+        """
         readers = {(site.weight, site.dim) for site in self.group.sites}
         parameters = dict(self.model.named_parameters())
+        owned = [p for p in self.group.slices if p.tensor in parameters and parameters[p.tensor].ndim > 1]
         rows = []
-        for piece in self.group.slices:
-            weight = parameters.get(piece.tensor)
-            if weight is not None and weight.ndim > 1 and (piece.tensor, piece.dim) not in readers:
-                mine = weight.detach().index_select(piece.dim, piece.index.reshape(-1).to(weight.device))
-                rows.append(mine.movedim(piece.dim, 0).reshape(self.group.size, -1))
+        for piece in [p for p in owned if (p.tensor, p.dim) not in readers] or owned:
+            weight = parameters[piece.tensor].detach()
+            mine = weight.index_select(piece.dim, piece.index.reshape(-1).to(weight.device))
+            rows.append(mine.movedim(piece.dim, 0).reshape(self.group.size, -1))
         if not rows:
             raise CriterionError(f"group {self.group.name} has no incoming weights to score.")
         return torch.cat(rows, 1)

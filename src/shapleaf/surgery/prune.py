@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.optim import Optimizer
 
-from .. import _context
-from ..errors import PlanError
-from ..masking import Gates, Masked
 from ..records import Edit, Plan, Receipt
-from ..tracing.inputs import imitate
 from . import attributes, optimizers, slicing
 from .compensation import Changes, Compensation, add_bias
+from .verification import Proof
 
 
 class Pruned(NamedTuple):
@@ -66,8 +63,7 @@ def prune_(
     """Carry out a plan in place: slice every tensor, update the layers' sizes, verify, or roll back.
 
     Parameters keep their identity, so an optimizer keeps training them; pass it to have its state
-    sliced too. The result is run on random inputs as traced and, where all pruned groups are
-    exact, compared with the masked model.
+    sliced too. The result is run on random inputs as traced and compared with the masked model.
 
     Args:
         model: the model that the plan's graph was traced from.
@@ -96,8 +92,7 @@ def prune_(
     with optimizers.restored_on_failure(optimizer), slicing.restored_on_failure(model):
         try:
             changes.apply(model)
-            inputs = imitate(plan.graph.inputs, examples=2, device=_context.device_of(model))
-            expected = _run(Masked(model, plan, {}, Gates(plan.graph[n] for n in plan.pruned)), model, inputs)
+            proof = Proof(model, plan)
             lengths = _with_new_biases(model, what, changes)
             if optimizer is not None and what:
                 optimizers.slice_state(optimizer, model, what)
@@ -105,7 +100,7 @@ def prune_(
             edits += attributes.update(model, lengths)
             if scale_dropout:
                 edits += attributes.scale_dropouts(model, _dropout_factors(plan))
-            error = _verify(model, plan, inputs, expected)
+            error = proof.check()
         except BaseException:
             attributes.undo(model, edits)
             raise
@@ -159,37 +154,3 @@ def _dropout_factors(plan: Plan) -> dict[str, float]:
         for module, name in plan.graph.dropouts
         if name in plan.pruned
     }
-
-
-def _run(function: nn.Module, model: nn.Module, inputs: Any) -> list[Tensor]:
-    with torch.no_grad(), _context.inference(model):
-        return _context.tensors(_context.forward(function, inputs))
-
-
-def _verify(model: nn.Module, plan: Plan, inputs: Any, expected: list[Tensor]) -> float | None:
-    try:
-        received = _run(model, model, inputs)
-    except Exception as error:
-        raise PlanError(
-            f"the pruned model does not run, so nothing was changed. A size that its Python code holds does "
-            f"not follow its weights; keep the groups it concerns (of {', '.join(plan.pruned[:6])}). {error}"
-        ) from error
-    shapes = [tuple(t.shape) for t in expected], [tuple(t.shape) for t in received]
-    if shapes[0] != shapes[1]:
-        raise PlanError(
-            f"the pruned model returned shapes {shapes[1]}, expected {shapes[0]}; nothing was changed."
-        )
-    if not all(plan.graph[name].exact for name in plan.pruned):
-        return None
-    floats = [(a, b) for a, b in zip(expected, received, strict=True) if a.is_floating_point()]
-    scale = max((float(a.abs().max()) for a, _ in floats if a.numel()), default=0.0)
-    gap = max((float((a - b).abs().max()) for a, b in floats if a.numel()), default=0.0)
-    difference = gap / scale if scale else gap
-    tolerance = max((torch.finfo(a.dtype).eps for a, _ in floats), default=0.0) ** 0.5
-    if not difference <= tolerance:
-        raise PlanError(
-            f"the pruned model differs from the masked one by {difference:.1e} of its largest output, more than "
-            f"{tolerance:.1e}; nothing was changed. Its Python code splits or counts one of "
-            f"{', '.join(plan.pruned[:6])} in a way that the trace did not see; please report it."
-        )
-    return difference

@@ -8,7 +8,7 @@ freezes everything it touches, by name.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -176,12 +176,21 @@ def stack(op: OpCall) -> None:
     op.give(op.outputs[0], [f.unsqueeze(dim) for f in fields])
 
 
+STATISTICS = ("a statistic over units", "normalises over units")
+"""How the reasons begin for which groups are not exact."""
+
+
+def reduced_axes(args: Sequence[Any], kwargs: Mapping[str, Any], rank: int) -> tuple[int, ...]:
+    """The axes over which a reduction goes."""
+    dims = args[1] if len(args) > 1 else kwargs.get("dim")
+    dims = range(rank) if dims in (None, []) else [dims] if isinstance(dims, int) else dims
+    return tuple(sorted({dim % rank for dim in dims}))
+
+
 def reduce(op: OpCall, exact: bool = False) -> None:
     """A sum or a statistic along labelled axes reads them; a statistic, or a sum of weights, is not exact."""
     source = op.tensors[0]
-    dims = op.arg(1, "dim")
-    dims = range(source.ndim) if dims in (None, []) else [dims] if isinstance(dims, int) else dims
-    axes = {d % source.ndim for d in dims}
+    axes = set(reduced_axes(op.args, op.kwargs, source.ndim))
     kept: Fields = []
     for labels in op.flow.of(source):
         mine = set(axes_of(labels))
@@ -189,7 +198,7 @@ def reduce(op: OpCall, exact: bool = False) -> None:
             if op.active(source):
                 op.consume(source, labels)
             if not (exact and op.active(source)):
-                op.flow.blur(labels, op.why("a statistic over units"))
+                op.flow.blur(labels, op.why(STATISTICS[0]))
         elif mine & axes:
             op.freeze([labels], "reduces a part of a view")
         else:
@@ -211,7 +220,7 @@ def normalise(op: OpCall) -> None:
     dim = op.args[1] % source.ndim
     for labels in op.flow.of(source):
         if varies(labels, dim):
-            op.flow.blur(labels, op.why("normalises over units"))
+            op.flow.blur(labels, op.why(STATISTICS[1]))
     op.give(op.outputs[0], list(op.flow.of(source)))
 
 

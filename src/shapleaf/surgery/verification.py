@@ -1,0 +1,124 @@
+"""Proof that the pruned model computes what the masked one does."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from .. import _context
+from ..errors import PlanError
+from ..masking import Gates, Masked
+from ..records import Plan
+from ..tracing.inputs import imitate
+from ..tracing.ops import RULES, STATISTICS, normalise, reduce, reduced_axes, total
+
+
+class Proof:
+    """The masked model's outputs on random inputs as traced, to be compared with the pruned model's.
+
+    Make it before the model is sliced. Where a statistic over units makes masking and slicing differ, both
+    are also run with such statistics replaced by sums, of which absent units are no part: what is left to
+    differ then is the structure.
+    """
+
+    def __init__(self, model: nn.Module, plan: Plan) -> None:
+        self._model, self._plan = model, plan
+        self._inputs = imitate(plan.graph.inputs, examples=2, device=_context.device_of(model))
+        groups = [plan.graph[name] for name in plan.pruned]
+        self._exact = all(group.exact for group in groups)
+        self._alike = not self._exact and all(g.exact or g.reason.startswith(STATISTICS) for g in groups)
+        function = Masked(model, plan, {}, Gates(groups))
+        self._expected = self._run(function)
+        self._expected_sums = self._run(function, sums=True) if self._alike else []
+
+    def check(self) -> float | None:
+        """The largest difference relative to the largest output; None where a group is not exact.
+
+        Raises:
+            PlanError: the pruned model does not run, or computes something else than the masked one.
+        """
+        try:
+            received = self._run(self._model)
+            sums = self._run(self._model, sums=True) if self._alike else []
+        except Exception as error:
+            raise PlanError(
+                "the pruned model does not run, so nothing was changed. A size that its Python code holds does "
+                f"not follow its weights; keep the groups it concerns (of {self._names}). {error}"
+            ) from error
+        shapes = [tuple(t.shape) for t in self._expected], [tuple(t.shape) for t in received]
+        if shapes[0] != shapes[1]:
+            raise PlanError(
+                f"the pruned model returned shapes {shapes[1]}, expected {shapes[0]}; nothing was changed. A size "
+                f"that its Python code holds does not follow its weights; keep the groups it concerns "
+                f"(of {self._names})."
+            )
+        pairs = (self._expected, received) if self._exact else (self._expected_sums, sums)
+        difference, tolerance = _difference(*pairs)
+        if not difference <= tolerance:
+            raise PlanError(
+                f"the pruned model differs from the masked one by {difference:.1e} of its largest output, more "
+                f"than {tolerance:.1e}; nothing was changed. Its Python code splits or counts one of "
+                f"{self._names} in a way that the trace did not see; keep it, and please report it."
+            )
+        return difference if self._exact else None
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(self._plan.pruned[:6])
+
+    def _run(self, function: nn.Module, *, sums: bool = False) -> list[Tensor]:
+        with torch.no_grad(), _context.inference(self._model), _Sums(self._inputs) if sums else nullcontext():
+            return _context.tensors(_context.forward(function, self._inputs))
+
+
+def _difference(expected: list[Tensor], received: list[Tensor]) -> tuple[float, float]:
+    """The largest difference relative to the largest value, and how much of it rounding explains."""
+    gap = scale = tolerance = 0.0
+    for a, b in zip(expected, received, strict=True):
+        if a.is_floating_point() and a.numel():
+            tolerance = max(tolerance, torch.finfo(a.dtype).eps ** 0.5)
+            a, b = a.double(), b.double()
+            same = (a == b) | (a.isnan() & b.isnan())
+            worst = float(torch.where(same, 0.0, (a - b).abs()).max())
+            gap = worst if worst > gap or worst != worst else gap
+            scale = max(scale, float(torch.where(a.isfinite(), a.abs(), 0.0).max()))
+    return (gap / scale if scale else gap), tolerance
+
+
+class _Sums(TorchDispatchMode):
+    """Replaces statistics: of activations by sums over the same axes, of parameters alone by constants."""
+
+    def __init__(self, inputs: Any) -> None:
+        super().__init__()
+        self._active: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        for tensor in _context.tensors(inputs):
+            self._active[tensor] = True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = _context.tensors((args, kwargs))
+        active = any(tensor in self._active for tensor in given)
+        out = func(*args, **(kwargs or {}))
+        rule = RULES.get(func.overloadpacket.__name__)
+        with torch._C.DisableTorchFunction():
+            if rule in (reduce, total, normalise) and given[0].is_floating_point():
+                self._replace(rule, args, kwargs or {}, given[0], _context.tensors(out), active=active)
+        for tensor in _context.tensors(out) if active else ():
+            self._active[tensor] = True
+        return out
+
+    def _replace(
+        self, rule: Any, args: Any, kwargs: Any, source: Tensor, outs: list[Tensor], *, active: bool
+    ) -> None:
+        for out in outs:
+            if rule is normalise:
+                out.copy_(source.sigmoid())
+            elif not active:
+                out.fill_(1)
+            elif rule is reduce:
+                bounded = source.tanh().square()
+                out.copy_(bounded.sum(reduced_axes(args, kwargs, source.ndim)).reshape(out.shape))

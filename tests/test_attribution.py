@@ -1,0 +1,420 @@
+"""attribute: the right passes, invariant scores, clear errors, and a model left as it was."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+from zoo import conv, head, settle
+
+import shapleaf as sl
+from shapleaf.criteria import Probe
+from shapleaf.errors import CriterionError, DataError, PlanError
+from shapleaf.testing import untouched
+
+X = torch.randn(7, 2, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+Y = torch.tensor([0, 1, 2, 0, 1, 2, 0])
+MODEL = settle(nn.Sequential(conv(2, 4), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 5), nn.ReLU(), head(5)))
+GRAPH = sl.trace(MODEL, X)
+CLOSE = {"rtol": 1e-10, "atol": 1e-12}
+
+DETERMINISTIC = [
+    sl.APoZ(),
+    sl.Sensitivity(),
+    sl.Taylor(),
+    sl.Taylor(signed=True),
+    sl.LeaveOneOut(),
+    sl.LeaveOneOut(sl.CalibrationMean()),
+    sl.Shapley(sl.Path(4)),
+    sl.Shapley(sl.Exact()),
+]
+SAMPLED = [
+    sl.Shapley(sl.Permutation(2)),
+    sl.Shapley(sl.Permutation(3, antithetic=False, shared=True)),
+    sl.Shapley(sl.Path(2, "gaussian", 4)),
+    sl.Shapley(sl.Path(2, "bernoulli", 3)),
+]
+
+
+def batches(*sizes: int, order: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
+    x, y = (X, Y) if order is None else (X[order], Y[order])
+    return [*zip(x.split(sizes), y.split(sizes), strict=True)]
+
+
+def attribute(criterion: sl.Criterion | None = None, data: Any = None, **options: Any) -> sl.Scores:
+    options = {"aggregate": None, "groups": ["0"], **options}
+    return sl.attribute(MODEL, GRAPH, batches(7) if data is None else data, criterion, **options)
+
+
+def per_example(criterion: sl.Criterion, data: Any = None, **options: Any) -> Tensor:
+    return attribute(criterion, data, **options).values["0"]
+
+
+# What comes back
+
+
+def test_shapley_values_by_mean_plus_two_deviations_are_the_default() -> None:
+    default = sl.attribute(MODEL, GRAPH, batches(7))
+    explicit = sl.attribute(MODEL, GRAPH, batches(7), sl.Shapley(), aggregate=sl.MeanPlusStd(2.0), seed=0)
+    assert default == explicit
+    assert list(default.values) == ["0", "3"]
+    assert default.samples == 7
+    assert default.evaluations == {"0": 50, "3": 50}
+
+
+def test_it_says_what_it_did() -> None:
+    scores = attribute(sl.Taylor(signed=True), aggregate=sl.Quantile(0.25), seed=3)
+    assert scores.graph is GRAPH
+    assert scores.criterion == "Taylor(signed=True)"
+    assert scores.settings == {
+        "aggregate": "Quantile(q=0.25)",
+        "loss": "cross_entropy",
+        "seed": "3",
+        "shapleaf": sl.__version__,
+        "torch": torch.__version__,
+    }
+    assert scores.evaluations == {}
+
+
+def test_without_aggregation_examples_stay_in_order() -> None:
+    values = per_example(sl.Taylor())
+    assert values.shape == (7, 4)
+    assert values.dtype == torch.float64
+    torch.testing.assert_close(values[2:3], per_example(sl.Taylor(), batches(2, 1, 4))[2:3], **CLOSE)
+
+
+@pytest.mark.parametrize("aggregate", [sl.Mean(), sl.MeanPlusStd(1.5), sl.AbsMean(), sl.Quantile(0.3)])
+def test_aggregations_are_those_of_the_scores_per_example(aggregate: Any) -> None:
+    state = aggregate.start(4)
+    state.update(per_example(sl.Taylor(signed=True)))
+    value, error = state.result()
+    scores = attribute(sl.Taylor(signed=True), batches(3, 3, 1), aggregate=aggregate)
+    torch.testing.assert_close(scores.values["0"], value, **CLOSE)
+    torch.testing.assert_close(scores.stderr.get("0"), error, **CLOSE)
+
+
+def test_groups_are_chosen_by_patterns() -> None:
+    assert list(attribute(sl.Taylor(), groups=["3", "0"]).values) == ["0", "3"]
+    assert list(attribute(sl.Taylor(), groups=["*"]).values) == ["0", "3"]
+    assert torch.equal(attribute(sl.Taylor(), groups=["*"]).values["0"], per_example(sl.Taylor()))
+    with pytest.raises(PlanError, match="no group is named 'layer'"):
+        attribute(sl.Taylor(), groups=["layer"])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        (X, Y),
+        [(X, Y)],
+        DataLoader(TensorDataset(X, Y), batch_size=3),
+        [{"input": X, "labels": Y}],
+        ((x[None], y[None]) for x, y in zip(X, Y, strict=True)),
+        sl.take((X, Y), 7, batch_size=4),
+    ],
+    ids=["tuple", "list", "loader", "mapping", "generator", "taken"],
+)
+def test_any_data_will_do(data: Any) -> None:
+    torch.testing.assert_close(per_example(sl.Taylor(), data), per_example(sl.Taylor()), **CLOSE)
+
+
+# Standard errors
+
+
+def test_sampling_errors_of_one_example_are_the_estimators() -> None:
+    scores = attribute(sl.Shapley(sl.Permutation(8)), batches(3, 4))
+    assert scores.stderr["0"].shape == (7, 4)
+    assert "0" not in attribute(sl.Shapley(sl.Path(2))).stderr
+
+
+def test_errors_over_examples_are_those_of_the_aggregation() -> None:
+    scores = attribute(sl.Shapley(sl.Permutation(8)), aggregate=sl.Mean())
+    values = per_example(sl.Shapley(sl.Permutation(8)))
+    torch.testing.assert_close(scores.stderr["0"], values.std(0) / 7**0.5, **CLOSE)
+
+
+def test_shared_draws_do_not_average_out() -> None:
+    criterion = sl.Shapley(sl.Permutation(4, antithetic=False, shared=True))
+    each = attribute(criterion)
+    scores = attribute(criterion, batches(3, 4), aggregate=sl.Mean())
+    expected = torch.hypot(each.values["0"].std(0) / 7**0.5, each.stderr["0"].mean(0))
+    torch.testing.assert_close(scores.stderr["0"], expected, **CLOSE)
+
+
+def test_stated_errors_cover_the_truth() -> None:
+    """About two in three of independent estimates lie within one standard error of the exact mean."""
+    exact = per_example(sl.Shapley(sl.Exact())).mean(0)
+    inside = total = 0
+    for seed in range(30):
+        scores = attribute(sl.Shapley(sl.Permutation(16, antithetic=False)), seed=seed)
+        error = scores.stderr["0"].square().sum(0).sqrt() / 7
+        inside += int(((scores.values["0"].mean(0) - exact).abs() <= error).sum())
+        total += 4
+    assert 0.58 < inside / total < 0.78
+
+
+# Invariants
+
+
+@pytest.mark.parametrize("criterion", DETERMINISTIC + SAMPLED, ids=repr)
+def test_scores_do_not_depend_on_how_the_data_were_cut(criterion: sl.Criterion) -> None:
+    expected = per_example(criterion)
+    for sizes in ((1,) * 7, (3, 3, 1), (6, 1)):
+        torch.testing.assert_close(per_example(criterion, batches(*sizes)), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("criterion", DETERMINISTIC, ids=repr)
+def test_scores_move_with_the_examples(criterion: sl.Criterion) -> None:
+    order = torch.tensor([3, 0, 6, 2, 5, 1, 4])
+    moved = per_example(criterion, batches(4, 3, order=order))
+    torch.testing.assert_close(moved, per_example(criterion)[order], **CLOSE)
+    aggregated = [attribute(criterion, batches(4, 3, order=o), aggregate=sl.Mean()).values["0"] for o in (order, None)]
+    torch.testing.assert_close(*aggregated, **CLOSE)
+
+
+@pytest.mark.parametrize("criterion", SAMPLED, ids=repr)
+def test_draws_belong_to_places_in_the_data(criterion: sl.Criterion) -> None:
+    """The example at a place has the place's draws, whatever comes before; in another place it has others."""
+    values = per_example(criterion)
+    other = X.clone()
+    other[:3] = 0
+    torch.testing.assert_close(per_example(criterion, [(other, Y)])[3:], values[3:], **CLOSE)
+    twice = per_example(criterion, [(X[:1].expand(7, -1, -1, -1), Y[:1].expand(7))])
+    shared = getattr(criterion.estimator, "shared", False)  # type: ignore[attr-defined]
+    assert torch.allclose(twice[0], twice[1], **CLOSE) == shared
+
+
+@pytest.mark.parametrize("criterion", SAMPLED, ids=repr)
+def test_the_seed_names_the_draws(criterion: sl.Criterion) -> None:
+    assert torch.equal(per_example(criterion, seed=5), per_example(criterion, seed=5))
+    assert not torch.allclose(per_example(criterion, seed=5), per_example(criterion, seed=6))
+
+
+def test_the_users_own_seed_changes_nothing() -> None:
+    torch.manual_seed(123)
+    first = per_example(SAMPLED[0])
+    torch.manual_seed(321)
+    assert torch.equal(per_example(SAMPLED[0]), first)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_any_cut_of_any_order(data: st.DataObject) -> None:
+    order = torch.tensor(data.draw(st.permutations(range(7))))
+    sizes = []
+    while sum(sizes) < 7:
+        sizes.append(data.draw(st.integers(1, 7 - sum(sizes))))
+    moved = per_example(sl.Taylor(signed=True), batches(*sizes, order=order))
+    torch.testing.assert_close(moved, per_example(sl.Taylor(signed=True))[order], **CLOSE)
+
+
+def test_train_mode_dropout_and_batch_statistics_play_no_part() -> None:
+    model = settle(nn.Sequential(conv(2, 4), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), head(4)))
+    graph = sl.trace(model, X)
+    results = [sl.attribute(model.train(mode), graph, batches(7), sl.Taylor()).values["0"] for mode in (True, False)]
+    assert torch.equal(*results)
+
+
+def test_half_precision_models_are_scored() -> None:
+    model = settle(nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 5), nn.ReLU(), head(5)))
+    graph = sl.trace(model, X)
+    expected = sl.attribute(model, graph, batches(7), sl.Shapley(), aggregate=sl.Mean()).values["0"]
+    half = model.bfloat16()
+    scores = sl.attribute(
+        half, sl.trace(half, X.bfloat16()), [(X.bfloat16(), Y)], sl.Shapley(), aggregate=sl.Mean()
+    )
+    assert scores.values["0"].dtype == torch.float64
+    assert float((scores.values["0"] - expected).norm() / expected.norm()) < 0.05
+
+
+# A user's own
+
+
+@dataclasses.dataclass(frozen=True)
+class Peak:
+    needs: ClassVar[sl.Needs] = sl.Needs.ACTIVATION
+
+    def score(self, probe: Probe) -> Tensor:
+        return probe.activation.abs().amax(-1)
+
+
+def test_ten_lines_make_a_criterion() -> None:
+    assert torch.equal(per_example(Peak()), MODEL[:3](X).detach().flatten(2).amax(2))
+    assert torch.equal(per_example(Peak(), (X,)), per_example(Peak()))  # no labels asked, none needed
+
+
+@dataclasses.dataclass(frozen=True)
+class Returns:
+    """Whatever it is told to."""
+
+    value: Any
+    needs: sl.Needs = sl.Needs.ACTIVATION  # type: ignore[misc]
+
+    def score(self, probe: Probe) -> Any:
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(4), r"group 0: the criterion returned shape \(4,\), expected scores of shape \(7, 4\)"),
+        (torch.zeros(7, 5), r"returned shape \(7, 5\), expected"),
+        (torch.full((7, 4), torch.nan), "group 0: the criterion returned scores that are not finite"),
+        (torch.full((7, 4), torch.inf), "not finite"),
+        (None, "returned a NoneType, expected"),
+        ([[0.0] * 4] * 7, "returned a list, expected"),
+    ],
+)
+@pytest.mark.parametrize("aggregate", [None, sl.Mean()])
+def test_unusable_scores_are_refused(value: Tensor, message: str, aggregate: Any) -> None:
+    with untouched(MODEL), pytest.raises(CriterionError, match=message):
+        attribute(Returns(value), aggregate=aggregate)
+
+
+def test_scores_without_data_have_one_per_unit() -> None:
+    with pytest.raises(CriterionError, match=r"returned shape \(7, 4\), expected scores of shape \(4,\)"):
+        attribute(Returns(torch.zeros(7, 4), sl.Needs.NOTHING))
+
+
+# Data that do not fit
+
+
+def exhausted() -> Iterator[tuple[Tensor, Tensor]]:
+    generator = ((x, y) for x, y in batches(3, 4))
+    for _ in generator:
+        pass
+    return generator
+
+
+@pytest.mark.parametrize("criterion", [sl.Taylor(), sl.Shapley()], ids=repr)
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "the data are empty"),
+        (exhausted(), "the data are exhausted: a generator can be gone through only once"),
+        ([(X, None)], "has no target"),
+        ([X], "has no target"),
+        ([(X, Y + 1)], r"labels run from 1 to 3, but the model has 3 classes \(0 to 2\)"),
+        ([(X, Y - 1)], "labels run from -1 to 1"),
+        ([(X, Y[:3])], "differs in its number of examples"),
+        ([(X / 0, Y)], "is not finite"),
+        ([(X[:, :1], Y)], r"the model failed on inputs of \(7, 1, 6, 6\)"),
+        ([(X.float(), Y)], r"the model failed on inputs of \(7, 2, 6, 6\) torch\.float32"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else "",
+)
+def test_data_that_do_not_fit_are_named(criterion: sl.Criterion, data: Any, message: str) -> None:
+    with untouched(MODEL), pytest.raises(DataError, match=message):
+        attribute(criterion, data)
+
+
+def test_data_are_needed_unless_nothing_is() -> None:
+    with pytest.raises(DataError, match="data must be an iterable of batches"):
+        sl.attribute(MODEL, GRAPH, None)
+
+
+@pytest.mark.parametrize("criterion", [sl.Taylor(), sl.Shapley(), sl.LeaveOneOut()], ids=repr)
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (F.cross_entropy, r"the loss must be per example: expected shape \(7,\), received \(\)"),
+        (lambda o, t: F.mse_loss(o, o, reduction="none"), r"received \(7, 3\)"),
+        (lambda o, t: o.sum(1) * torch.nan, "the loss of example 0 of the batch is nan"),
+        (lambda o, t: torch.where(t == 2, torch.inf, o.sum(1)), "the loss of example 2 of the batch is inf"),
+        (lambda o, t: o @ t, "the loss failed on outputs of shape"),
+    ],
+)
+def test_losses_that_are_unusable_are_named(criterion: sl.Criterion, loss: Any, message: str) -> None:
+    with untouched(MODEL), pytest.raises(CriterionError, match=message):
+        attribute(criterion, loss=loss)
+
+
+# The model is left as it was
+
+
+class Stop(Exception):  # noqa: N818 - stands for an interrupt
+    """Comes in the middle of something."""
+
+
+@pytest.fixture
+def lived_in() -> nn.Module:
+    """A model with gradients, a frozen layer, its own hook, and one module in another mode."""
+    model = settle(nn.Sequential(conv(2, 4), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 5), nn.ReLU(), head(5))).train()
+    model[1].eval()
+    model[3].requires_grad_(False)
+    model[0].weight.grad = torch.ones_like(model[0].weight)
+    model[0].register_forward_hook(lambda *_: None)
+    return model
+
+
+@pytest.mark.parametrize("criterion", [sl.WeightNorm(), sl.Random(), *DETERMINISTIC, *SAMPLED], ids=repr)
+def test_the_model_is_left_as_it_was(lived_in: nn.Module, criterion: sl.Criterion) -> None:
+    graph = sl.trace(lived_in, X)
+    with untouched(lived_in):
+        sl.attribute(lived_in, graph, batches(4, 3), criterion)
+
+
+@pytest.mark.parametrize("criterion", [sl.Taylor(), sl.Sensitivity(), sl.LeaveOneOut(), sl.Shapley()], ids=repr)
+@pytest.mark.parametrize("last", [0, 1, 2, 5])
+def test_also_when_the_loss_raises(lived_in: nn.Module, criterion: sl.Criterion, last: int) -> None:
+    graph, calls = sl.trace(lived_in, X), []
+
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) > last:
+            raise Stop
+        return F.cross_entropy(output, target, reduction="none")
+
+    with untouched(lived_in), pytest.raises(Stop):
+        sl.attribute(lived_in, graph, batches(1, 1, 1, 1, 1, 1, 1), criterion, loss=loss)
+
+
+@pytest.mark.parametrize("needs", [*sl.Needs, sl.Needs.NOTHING])
+def test_also_when_the_criterion_raises(lived_in: nn.Module, needs: sl.Needs) -> None:
+    class Raises(Returns):
+        def score(self, probe: Probe) -> Any:
+            raise Stop
+
+    graph = sl.trace(lived_in, X)
+    with untouched(lived_in), pytest.raises(Stop):
+        sl.attribute(lived_in, graph, batches(4, 3), Raises(None, needs))
+
+
+def test_also_when_the_data_raise(lived_in: nn.Module) -> None:
+    def data() -> Iterator[Any]:
+        yield X, Y
+        raise Stop
+
+    graph = sl.trace(lived_in, X)
+    for criterion in (sl.Taylor(), sl.Shapley()):
+        with untouched(lived_in), pytest.raises(Stop):
+            sl.attribute(lived_in, graph, data(), criterion)
+
+
+def test_no_global_hook_or_mode_is_left(lived_in: nn.Module) -> None:
+    graph = sl.trace(lived_in, X)
+    for raises in (False, True):
+        try:
+            sl.attribute(lived_in, graph, batches(7), Returns(None if raises else torch.zeros(7, 4)), groups=["0"])
+        except CriterionError:
+            assert raises
+        assert not torch.nn.modules.module._global_forward_hooks
+        assert not torch.nn.modules.module._global_forward_pre_hooks
+        assert torch._C._len_torch_function_stack() == 0
+
+
+def test_the_data_are_left_as_they_were() -> None:
+    x, y = X.clone(), Y.clone()
+    for criterion in (sl.Taylor(), sl.Shapley()):
+        sl.attribute(MODEL, GRAPH, [(x, y)], criterion)
+    assert torch.equal(x, X)
+    assert torch.equal(y, Y)
+    assert x.grad is None
+    assert not x.requires_grad
