@@ -15,7 +15,7 @@ from ..records import Axis, Blocked, Graph, Group, Op, Site, Slice, TensorInfo
 from .labels import Labeling, Owner, components, reasons, tied
 
 if TYPE_CHECKING:
-    from .trace import Reading, Trail
+    from .trace import Trail
 
 STRUCTURAL = ("a convolution kernel", "each group's own channels")
 """Reasons that hold by construction and are no news to the reader of a graph."""
@@ -32,9 +32,9 @@ class _Units:
     kinds: np.ndarray
     members: list[np.ndarray]
 
-    def reader(self, reading: Reading) -> Owner | None:
-        """The axis of a parameter that reads."""
-        label = 0 if reading.reader is None else int(reading.reader.max())
+    def owner(self, labels: Tensor | None) -> Owner | None:
+        """The axis of a parameter that labels are taken from."""
+        label = 0 if labels is None else int(labels.max())
         starts = np.array([owner.start for owner in self.flow.owners])
         return self.flow.owners[int(np.searchsorted(starts, label, side="right")) - 1] if label else None
 
@@ -51,9 +51,7 @@ def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
             for labels in flow.of(tensor):
                 flow.freeze(labels, "shares its storage with another tensor")
     units = _solve(flow, [reading.labels for reading in trail.readings])
-    readers = [units.reader(reading) for reading in trail.readings]
-    read = {(owner.tensor, owner.dim) for owner in readers if owner}
-    names = _names(units, read)
+    names = _names(units, trail)
     blocked = _blocked(units)
     if not names:
         why = "; ".join(dict.fromkeys(b.reason for b in blocked)) or "it has no parameters with units"
@@ -133,16 +131,17 @@ def _slices(units: _Units, number: int) -> tuple[Slice, ...]:
     )
 
 
-def _names(units: _Units, read: set[tuple[str, int]]) -> list[str]:
-    """A group is named after the first module that produces its units."""
-    names: list[str] = []
+def _names(units: _Units, trail: Trail) -> list[str]:
+    """A group is named after the first layer that produces its units."""
+    read = {units.owner(reading.reader) for reading in trail.readings}
+    made = {units.owner(labels) for contraction in trail.contractions for labels in contraction.axes} - read
+    bases: list[str] = []
     for number in range(len(units.members)):
         owners = [owner for owner, _ in _axes(units, number)]
-        producer = next((o for o in owners if (o.tensor, o.dim) not in read), owners[0])
-        base = producer.tensor.rpartition(".")[0] or producer.tensor
-        count = sum(name.split("#")[0] == base for name in names)
-        names.append(f"{base}#{count + 1}" if count else base)
-    return names
+        rank = [(owner not in made, owner in read) for owner in owners]
+        producer = owners[rank.index(min(rank))]
+        bases.append(producer.tensor.rpartition(".")[0] or producer.tensor)
+    return [f"{base}#{n}" if (n := bases[: i + 1].count(base)) > 1 else base for i, base in enumerate(bases)]
 
 
 def _sites(units: _Units, number: int, trail: Trail) -> tuple[Site, ...]:
@@ -152,7 +151,7 @@ def _sites(units: _Units, number: int, trail: Trail) -> tuple[Site, ...]:
         index = np.where(units.group[labels] == number, units.unit[labels], -1)
         index[labels == 0] = -1
         if (index >= 0).any():
-            reader = units.reader(reading)
+            reader = units.owner(reading.reader)
             sites.append(
                 Site(
                     call=reading.call,
