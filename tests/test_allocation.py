@@ -91,6 +91,13 @@ def test_equal_scores_go_in_the_order_of_groups_and_units() -> None:
     assert keeps[3] == {"g0": (2,), "g1": (0, 1)}
 
 
+def test_equal_scores_of_wide_groups_go_in_order_too() -> None:
+    """Where sorting algorithms are not stable by luck."""
+    scores = scored(chain(200, 200), {"g0": [u % 2 for u in range(200)], "g1": [1] * 200})
+    plan = sl.allocate(scores, sl.Units(remove=130), **FREE)
+    assert plan.keep == {"g0": tuple(range(61, 200, 2)), "g1": tuple(range(200))}
+
+
 def test_a_group_keeps_one_unit_though_all_of_its_scores_are_lower() -> None:
     scores = scored(chain(4, 4), {"g0": [0, 0.1, 0.2, 0.3], "g1": [1, 2, 3, 4]})
     assert sl.allocate(scores, sl.Units(keep=3), **FREE).keep == {"g0": (3,), "g1": (2, 3)}
