@@ -26,8 +26,8 @@ from .labels import Labeling
 from .opcall import Consumed, Contraction, OpCall, Rule
 from .ops import MOVEMENTS, RULES, rule_for
 
-_TORCH = os.path.dirname(torch.__file__)
-_HERE = os.path.dirname(os.path.dirname(__file__))
+LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
+"""Where code lies that is not the user's own."""
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 DROPOUTS = frozenset(
     "dropout dropout_ dropout1d dropout2d dropout3d feature_dropout feature_dropout_ alpha_dropout "
@@ -235,7 +235,7 @@ class Tracer(Calls):
 
     def _place(self) -> str:
         frame = sys._getframe(1)
-        while frame.f_back and frame.f_code.co_filename.startswith((_TORCH, _HERE)):
+        while frame.f_back and frame.f_code.co_filename.startswith(LIBRARIES):
             frame = frame.f_back
         where = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
         return f"{self.module or 'the model'}, {where}"
