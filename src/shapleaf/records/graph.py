@@ -115,6 +115,16 @@ class Op(Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Size(Part):
+    """An integer that a module holds, ``module.attribute`` or an element of it: the length of an axis."""
+
+    module: str
+    attribute: str
+    index: int | None
+    axis: Axis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Graph(Record):
     """What :func:`shapleaf.trace` found in a model; holds names and integers, no module.
 
@@ -129,6 +139,7 @@ class Graph(Record):
         blocked: the axes that cannot shrink, with reasons.
         dropouts: (module, group) for every dropout that acts on a group's units alone.
         norms: (consumer's call, BatchNorm) where a BatchNorm directly reads a consumer's output.
+        sizes: the integers in the model's Python code that must follow a plan.
         inputs: shapes, dtypes and ranges of the example inputs, nested as they were.
         notes: what else the user should know.
     """
@@ -140,6 +151,7 @@ class Graph(Record):
     blocked: tuple[Blocked, ...] = ()
     dropouts: tuple[tuple[str, str], ...] = ()
     norms: tuple[tuple[str, str], ...] = ()
+    sizes: tuple[Size, ...] = ()
     inputs: Any = None
     notes: tuple[str, ...] = ()
 

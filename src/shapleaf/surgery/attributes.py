@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ..records import Edit
+from ..records import Edit, Plan
 
 
 def update(model: nn.Module, tensors: Iterable[str]) -> tuple[Edit, ...]:
@@ -33,16 +33,42 @@ def update(model: nn.Module, tensors: Iterable[str]) -> tuple[Edit, ...]:
     return tuple(edits)
 
 
+def resize(model: nn.Module, plan: Plan) -> tuple[Edit, ...]:
+    """Set the sizes that modules hold as integers to the lengths that the plan leaves."""
+    edits = []
+    for size in plan.graph.sizes:
+        module = model.get_submodule(size.module)
+        terms = zip(size.axis.groups, size.axis.per_unit, strict=True)
+        after = size.axis.fixed + round(sum(n * len(plan.keep[group]) for group, n in terms))
+        value = getattr(module, size.attribute)
+        before = value if size.index is None else value[size.index]
+        if before != after:
+            edits.append(
+                Edit(module=size.module, attribute=size.attribute, index=size.index, before=before, after=after)
+            )
+    redo(model, edits)
+    return tuple(edits)
+
+
 def undo(model: nn.Module, edits: Iterable[Edit]) -> None:
     """Put the old values back."""
     for edit in edits:
-        setattr(model.get_submodule(edit.module), edit.attribute, edit.before)
+        _set(model.get_submodule(edit.module), edit, edit.before)
 
 
 def redo(model: nn.Module, edits: Iterable[Edit]) -> None:
     """Set the new values again, on another copy of the model."""
     for edit in edits:
-        setattr(model.get_submodule(edit.module), edit.attribute, edit.after)
+        _set(model.get_submodule(edit.module), edit, edit.after)
+
+
+def _set(module: nn.Module, edit: Edit, value: int | float) -> None:
+    if edit.index is None:
+        setattr(module, edit.attribute, value)
+    else:
+        held = list(getattr(module, edit.attribute))
+        held[edit.index] = value
+        setattr(module, edit.attribute, type(getattr(module, edit.attribute))(held))
 
 
 def scale_dropouts(model: nn.Module, rates: dict[str, float]) -> tuple[Edit, ...]:
@@ -56,7 +82,7 @@ def scale_dropouts(model: nn.Module, rates: dict[str, float]) -> tuple[Edit, ...
     return tuple(edits)
 
 
-def _sizes(module: nn.Module) -> dict[str, int]:
+def _sizes(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, nn.Linear):
         return {"out_features": len(module.weight), "in_features": module.weight.shape[1]}
     if isinstance(module, _ConvTransposeNd):
@@ -72,6 +98,11 @@ def _sizes(module: nn.Module) -> dict[str, int]:
     if isinstance(module, _NormBase):
         tensor = module.weight if module.weight is not None else module.running_mean
         return {} if tensor is None else {"num_features": len(tensor)}
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm) and module.weight is not None:
+        return {"normalized_shape": tuple(module.weight.shape)}
+    if isinstance(module, nn.GroupNorm) and module.weight is not None:
+        width = module.num_channels // module.num_groups
+        return {"num_channels": len(module.weight), "num_groups": len(module.weight) // width}
     if isinstance(module, nn.Embedding):
         return {"num_embeddings": len(module.weight), "embedding_dim": module.weight.shape[1]}
     if isinstance(module, nn.RNNCellBase):

@@ -98,6 +98,7 @@ def prune_(
                 optimizers.slice_state(optimizer, model, what)
             slicing.slice_tensors(model, lengths)
             edits += attributes.update(model, lengths)
+            edits += attributes.resize(model, plan)
             if scale_dropout:
                 edits += attributes.scale_dropouts(model, _dropout_factors(plan))
             error = proof.check()

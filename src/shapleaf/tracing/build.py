@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,32 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TraceError
-from ..records import Axis, Blocked, Graph, Group, Op, Site, Slice, TensorInfo
-from .labels import Labeling, Owner, components, reasons, tied
+from ..records import Axis, Blocked, Graph, Group, Op, Site, Size, Slice, TensorInfo
+from .labels import Owner, components, reasons, tied
+from .sizes import Attribute, Use
+from .solving import Units, solve
 
 if TYPE_CHECKING:
-    from .trace import Reading, Trail
+    from .trace import Trail
 
 STRUCTURAL = ("a convolution kernel", "each group's own channels")
 """Reasons that hold by construction and are no news to the reader of a graph."""
-
-
-@dataclass(slots=True)
-class _Units:
-    """The solved labels: for each one its group and its unit, -1 where it must stay."""
-
-    flow: Labeling
-    root: np.ndarray
-    group: np.ndarray
-    unit: np.ndarray
-    kinds: np.ndarray
-    members: list[np.ndarray]
-
-    def reader(self, reading: Reading) -> Owner | None:
-        """The axis of a parameter that reads."""
-        label = 0 if reading.reader is None else int(reading.reader.max())
-        starts = np.array([owner.start for owner in self.flow.owners])
-        return self.flow.owners[int(np.searchsorted(starts, label, side="right")) - 1] if label else None
 
 
 def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
@@ -50,8 +35,8 @@ def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
         for tensor in (a, b):
             for labels in flow.of(tensor):
                 flow.freeze(labels, "shares its storage with another tensor")
-    units = _solve(flow, [reading.labels for reading in trail.readings])
-    readers = [units.reader(reading) for reading in trail.readings]
+    units, pairs = solve(flow, [reading.labels for reading in trail.readings], trail.uses)
+    readers = [units.owner(reading.reader) for reading in trail.readings]
     read = {(owner.tensor, owner.dim) for owner in readers if owner}
     names = _names(units, read)
     blocked = _blocked(units)
@@ -75,46 +60,17 @@ def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
         groups=tuple(groups),
         tensors=_tensors(model),
         ops=tuple(_op(units, names, c, examples) for c in trail.contractions),
-        ties=_ties(units, names),
+        ties=_ties(units, names, pairs),
         blocked=blocked,
         dropouts=_dropouts(units, names, trail),
         norms=tuple(dict.fromkeys(trail.norms)),
+        sizes=_sizes(units, names, trail.uses),
         inputs=inputs,
         notes=tuple(trail.notes),
     )
 
 
-def _solve(flow: Labeling, read: list[Tensor]) -> _Units:
-    root = flow.solve()
-    seen = np.zeros(flow.count, bool)
-    for labels in read:
-        seen[root[labels.reshape(-1).numpy()]] = True
-    unseen = np.flatnonzero(~seen[root])
-    if unseen.any():
-        flow.freeze(torch.from_numpy(unseen), "nothing reads it in eval mode")
-    for owner in flow.owners:
-        mine = root[owner.start : owner.start + owner.size]
-        if mine[0] and (mine == mine[0]).all():
-            whole = torch.arange(owner.start, owner.start + owner.size)
-            flow.freeze(whole, f"all of {owner.tensor}[{owner.dim}] is one unit")
-    root = flow.solve()
-    kinds = flow.signatures(root)
-    group, unit = np.full(flow.count, -1), np.full(flow.count, -1)
-    members: dict[int, list[int]] = defaultdict(list)
-    for representative in np.unique(root[1:]):
-        if representative > 0:
-            members[int(kinds[representative])].append(int(representative))
-    ordered = sorted(members.values(), key=lambda reps: reps[0])
-    for number, reps in enumerate(ordered):
-        index = np.full(flow.count, -1)
-        index[reps] = np.arange(len(reps))
-        found = index[root]
-        unit = np.where(found >= 0, found, unit)
-        group[found >= 0] = number
-    return _Units(flow, root, group, unit, kinds, [np.array(reps) for reps in ordered])
-
-
-def _axes(units: _Units, number: int) -> list[tuple[Owner, np.ndarray]]:
+def _axes(units: Units, number: int) -> list[tuple[Owner, np.ndarray]]:
     """The owners that carry a group, with each unit's positions, (units, positions)."""
     found = []
     for owner in units.flow.owners:
@@ -126,14 +82,14 @@ def _axes(units: _Units, number: int) -> list[tuple[Owner, np.ndarray]]:
     return found
 
 
-def _slices(units: _Units, number: int) -> tuple[Slice, ...]:
+def _slices(units: Units, number: int) -> tuple[Slice, ...]:
     return tuple(
         Slice(tensor=owner.tensor, dim=owner.dim, index=torch.from_numpy(index.astype(np.int64)))
         for owner, index in _axes(units, number)
     )
 
 
-def _names(units: _Units, read: set[tuple[str, int]]) -> list[str]:
+def _names(units: Units, read: set[tuple[str, int]]) -> list[str]:
     """A group is named after the first module that produces its units."""
     names: list[str] = []
     for number in range(len(units.members)):
@@ -145,14 +101,14 @@ def _names(units: _Units, read: set[tuple[str, int]]) -> list[str]:
     return names
 
 
-def _sites(units: _Units, number: int, trail: Trail) -> tuple[Site, ...]:
+def _sites(units: Units, number: int, trail: Trail) -> tuple[Site, ...]:
     sites = []
     for reading in trail.readings:
         labels = reading.labels.numpy()
         index = np.where(units.group[labels] == number, units.unit[labels], -1)
         index[labels == 0] = -1
         if (index >= 0).any():
-            reader = units.reader(reading)
+            reader = units.owner(reading.reader)
             sites.append(
                 Site(
                     call=reading.call,
@@ -166,36 +122,46 @@ def _sites(units: _Units, number: int, trail: Trail) -> tuple[Site, ...]:
     return tuple(sites)
 
 
-def _op(units: _Units, names: list[str], contraction: Any, examples: int) -> Op:
-    axes = []
-    for labels in contraction.axes:
-        group = np.where(labels.numpy() > 0, units.group[labels.numpy()], -1)
-        present = [int(g) for g in np.unique(group) if g >= 0]
-        axes.append(
-            Axis(
-                fixed=int((group < 0).sum()),
-                groups=tuple(names[g] for g in present),
-                per_unit=tuple(float((group == g).sum() / len(units.members[g])) for g in present),
-            )
-        )
+def _axis(units: Units, names: list[str], labels: Tensor | None, size: int, factor: Fraction) -> Axis:
+    fixed, terms = units.length(labels, size)
+    return Axis(
+        fixed=int(fixed / factor),
+        groups=tuple(names[group] for group in terms),
+        per_unit=tuple(float(per_unit / factor) for per_unit in terms.values()),
+    )
+
+
+def _op(units: Units, names: list[str], contraction: Any, examples: int) -> Op:
+    axes = (_axis(units, names, labels[:, None], len(labels), Fraction(1)) for labels in contraction.axes)
     return Op(call=contraction.call, scale=contraction.scale / examples, axes=tuple(axes))
 
 
-def _ties(units: _Units, names: list[str]) -> tuple[tuple[str, ...], ...]:
-    by_kind = {int(units.kinds[reps[0]]): name for name, reps in zip(names, units.members, strict=True)}
+def _sizes(units: Units, names: list[str], uses: Sequence[Use]) -> tuple[Size, ...]:
+    """The attributes that feed axes which can shrink, each once: all their uses agree."""
+    found: dict[Attribute, Axis] = {}
+    for use in uses:
+        if isinstance(use.origin, Attribute):
+            axis = _axis(units, names, use.labels, use.length, use.factor)
+            if axis.groups:
+                found.setdefault(use.origin, axis)
+    return tuple(
+        Size(module=a.module, attribute=a.name, index=a.index, axis=axis) for a, axis in found.items()
+    )
+
+
+def _ties(units: Units, names: list[str], pairs: Sequence[tuple[int, int]]) -> tuple[tuple[str, ...], ...]:
+    by_kind = {int(units.kinds[reps[0]]): number for number, reps in enumerate(units.members)}
     found = {kinds for parts in units.flow.splits if (kinds := tied(units.root, units.kinds, parts))}
-    ties = [[names.index(by_kind[kind]) for kind in kinds] for kinds in found]
-    if not ties:
-        return ()
-    left = np.array([a for tie in ties for a in tie[1:]])
-    right = np.array([tie[0] for tie in ties for _ in tie[1:]])
+    ties = [*([by_kind[kind] for kind in kinds] for kinds in found), *pairs]
+    left = np.array([a for tie in ties for a in tie[1:]], int)
+    right = np.array([tie[0] for tie in ties for _ in tie[1:]], int)
     root = components(len(names), left, right)
     return tuple(
         tuple(names[i] for i in np.flatnonzero(root == r)) for r in np.unique(root) if (root == r).sum() > 1
     )
 
 
-def _blocked(units: _Units) -> tuple[Blocked, ...]:
+def _blocked(units: Units) -> tuple[Blocked, ...]:
     why = reasons(units.flow, units.root)
     found = []
     for owner in units.flow.owners:
@@ -208,7 +174,7 @@ def _blocked(units: _Units) -> tuple[Blocked, ...]:
     return tuple(found)
 
 
-def _dropouts(units: _Units, names: list[str], trail: Trail) -> tuple[tuple[str, str], ...]:
+def _dropouts(units: Units, names: list[str], trail: Trail) -> tuple[tuple[str, str], ...]:
     found = []
     for module, labels in trail.dropouts:
         groups = np.unique(units.group[labels.numpy()])

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import _context
@@ -25,9 +25,11 @@ from .inputs import describe, plain
 from .labels import Labeling
 from .opcall import Consumed, Contraction, OpCall, Rule
 from .ops import MOVEMENTS, RULES, rule_for
+from .sizes import Size, Use, arrivals, shape_of, tagged
 
 _TORCH = os.path.dirname(torch.__file__)
 _HERE = os.path.dirname(os.path.dirname(__file__))
+_SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 DROPOUTS = frozenset(
     "dropout dropout_ dropout1d dropout2d dropout3d feature_dropout feature_dropout_ alpha_dropout "
@@ -61,6 +63,7 @@ class Trail:
     contractions: list[Contraction] = field(default_factory=list)
     dropouts: list[tuple[str, Tensor]] = field(default_factory=list)
     norms: list[tuple[str, str]] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -136,8 +139,17 @@ class Tracer(Calls):
         for consumed in read:
             self._read(key, before, consumed, places)
         self._origin = WeakTensorKeyDictionary()
+        if any(isinstance(leaf, Size) for leaf in tree_leaves((args, kwargs))):
+            self.trail.uses += arrivals(func, args, out, self.flow.of, self._place())
+        if func == _SHAPE or (name == "size" and leaves):
+            return self._measured(leaves[0], out, args)
         self._pair(key, name, leaves, out, len(self.trail.contractions) == contracted + 1)
         return out
+
+    def _measured(self, tensor: Tensor, out: Any, args: tuple[Any, ...]) -> Any:
+        """A shape, or one length of it, that remembers the labels along its axes."""
+        shape = shape_of(tensor, tensor.shape, self.flow.of(tensor))
+        return shape if isinstance(out, torch.Size) else shape[int(args[1])] if len(args) > 1 else out
 
     def _pair(self, key: str, name: str, leaves: Sequence[Tensor], out: Any, contraction: bool) -> None:
         """Notes which BatchNorm reads which contraction's output, and how many calls read it."""
@@ -292,7 +304,7 @@ def _run(model: nn.Module, inputs: Any, trail: Trail, rules: Mapping[str, Rule],
         for leaf in _context.tensors(private):
             trail.flow.active[leaf] = True
         try:
-            with tracer:
+            with tagged(model), tracer:
                 output = _context.forward(model, private)
         except DataError as error:
             raise TraceError(f"in {'train' if train else 'eval'} mode {error}") from error
