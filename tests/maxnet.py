@@ -1,7 +1,8 @@
 """The maximum of two numbers as a network (Ancona et al. 2020, section 3): everything about it is known.
 
-``z = relu(W1^T x)`` and ``out = w2 . z``. With the contributions ``a = relu(x2 - x1) / 2``, ``b = relu(x1 - x2) / 2``
-and ``c = (x1 + x2) / 2`` of units A, B, C the output is ``max(x1, x2)``; unit D contributes ``w2_D (x1 + x2)``.
+``z = relu(W1^T x)`` and ``out = w2 . z``. With the contributions ``a = relu(x2 - x1) / 2``,
+``b = relu(x1 - x2) / 2`` and ``c = (x1 + x2) / 2`` of units A, B, C the output is ``max(x1, x2)``; unit D
+contributes ``w2_D (x1 + x2)``.
 """
 
 from __future__ import annotations
@@ -45,13 +46,15 @@ def data(points: Tensor = POINTS) -> list[tuple[Tensor, Tensor]]:
 def quadrature() -> tuple[Tensor, Tensor]:
     """Points and weights that integrate piecewise polynomials over U[0, 10]^2 exactly.
 
-    Polynomials of degree up to 10 on each of the triangles x1 < x2 and x1 > x2: a Gauss-Legendre product rule in
-    the larger number and the ratio of the smaller to it.
+    Polynomials of degree up to 10 on each of the triangles x1 < x2 and x1 > x2: a Gauss-Legendre product
+    rule in the larger number and the ratio of the smaller to it.
     """
     nodes, weights = np.polynomial.legendre.leggauss(6)
     nodes, weights = (nodes + 1) / 2, weights / 2
     large, ratio = (grid.ravel() for grid in np.meshgrid(10 * nodes, nodes))
-    weight = np.outer(weights, weights * nodes).ravel()  # the strip of a larger number is as long as it is large
+    weight = np.outer(
+        weights, weights * nodes
+    ).ravel()  # the strip of a larger number is as long as it is large
     above = np.stack([large * ratio, large], 1)
     points = np.concatenate([above, above[:, ::-1]])
     return torch.from_numpy(points), torch.from_numpy(np.concatenate([weight, weight]))

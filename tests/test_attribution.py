@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
-from zoo import conv, head, settle
 
 import shapleaf as sl
+from shapleaf import _context
 from shapleaf.criteria import Probe
 from shapleaf.errors import CriterionError, DataError, PlanError
 from shapleaf.testing import untouched
+from zoo import NETS, conv, head, settle
 
 X = torch.randn(7, 2, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.tensor([0, 1, 2, 0, 1, 2, 0])
@@ -175,7 +176,9 @@ def test_scores_move_with_the_examples(criterion: sl.Criterion) -> None:
     order = torch.tensor([3, 0, 6, 2, 5, 1, 4])
     moved = per_example(criterion, batches(4, 3, order=order))
     torch.testing.assert_close(moved, per_example(criterion)[order], **CLOSE)
-    aggregated = [attribute(criterion, batches(4, 3, order=o), aggregate=sl.Mean()).values["0"] for o in (order, None)]
+    aggregated = [
+        attribute(criterion, batches(4, 3, order=o), aggregate=sl.Mean()).values["0"] for o in (order, None)
+    ]
     torch.testing.assert_close(*aggregated, **CLOSE)
 
 
@@ -218,7 +221,9 @@ def test_any_cut_of_any_order(data: st.DataObject) -> None:
 def test_train_mode_dropout_and_batch_statistics_play_no_part() -> None:
     model = settle(nn.Sequential(conv(2, 4), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), head(4)))
     graph = sl.trace(model, X)
-    results = [sl.attribute(model.train(mode), graph, batches(7), sl.Taylor()).values["0"] for mode in (True, False)]
+    results = [
+        sl.attribute(model.train(mode), graph, batches(7), sl.Taylor()).values["0"] for mode in (True, False)
+    ]
     assert torch.equal(*results)
 
 
@@ -232,6 +237,43 @@ def test_half_precision_models_are_scored() -> None:
     )
     assert scores.values["0"].dtype == torch.float64
     assert float((scores.values["0"] - expected).norm() / expected.norm()) < 0.05
+
+
+# Any network
+
+
+def total(output: Any, target: Any) -> Tensor:
+    """A loss for any kind of output: the mean square of every tensor."""
+    parts = [t.flatten(1).square().mean(1) for t in _context.tensors(output)]
+    return torch.stack(parts).sum(0)
+
+
+@pytest.mark.parametrize("name", sorted(NETS))
+def test_every_net_of_the_zoo(name: str) -> None:
+    """Leaving one out is the rise of the masked network's loss; gradients see the same units."""
+    model, inputs = NETS[name]()
+    if isinstance(inputs, dict):
+        inputs = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
+    graph = sl.trace(model, inputs)
+    examples = len(_context.tensors(inputs)[0])
+    data = [(inputs, torch.zeros(examples))]
+    found = {}
+    for criterion in (sl.LeaveOneOut(), sl.Taylor(signed=True), sl.APoZ(), sl.Sensitivity()):
+        with untouched(model):
+            scores = sl.attribute(model, graph, data, criterion, loss=total, aggregate=None)
+        found[type(criterion).__name__] = scores.values
+    with torch.no_grad(), _context.inference(model):
+        whole = total(_context.forward(model, inputs), None)
+        alone = [group for group in graph if not any(group.name in tie for tie in graph.ties)]
+        for group in alone:  # no plan takes one unit from a tied group
+            for unit in {0, group.size - 1}:
+                plan = sl.plan(graph, {group.name: [u for u in range(group.size) if u != unit]})
+                rise = total(_context.forward(sl.masked(model, plan), inputs), None) - whole
+                torch.testing.assert_close(found["LeaveOneOut"][group.name][:, unit], rise, **CLOSE)
+    for group in graph:
+        silent = found["Sensitivity"][group.name] == 0
+        assert bool((found["Taylor"][group.name][silent] == 0).all())
+        assert bool((found["APoZ"][group.name] <= 1).all())
 
 
 # A user's own
@@ -339,14 +381,16 @@ def test_losses_that_are_unusable_are_named(criterion: sl.Criterion, loss: Any, 
 # The model is left as it was
 
 
-class Stop(Exception):  # noqa: N818 - stands for an interrupt
+class Stop(Exception):
     """Comes in the middle of something."""
 
 
 @pytest.fixture
 def lived_in() -> nn.Module:
     """A model with gradients, a frozen layer, its own hook, and one module in another mode."""
-    model = settle(nn.Sequential(conv(2, 4), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 5), nn.ReLU(), head(5))).train()
+    model = settle(
+        nn.Sequential(conv(2, 4), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 5), nn.ReLU(), head(5))
+    ).train()
     model[1].eval()
     model[3].requires_grad_(False)
     model[0].weight.grad = torch.ones_like(model[0].weight)
@@ -361,7 +405,9 @@ def test_the_model_is_left_as_it_was(lived_in: nn.Module, criterion: sl.Criterio
         sl.attribute(lived_in, graph, batches(4, 3), criterion)
 
 
-@pytest.mark.parametrize("criterion", [sl.Taylor(), sl.Sensitivity(), sl.LeaveOneOut(), sl.Shapley()], ids=repr)
+@pytest.mark.parametrize(
+    "criterion", [sl.Taylor(), sl.Sensitivity(), sl.LeaveOneOut(), sl.Shapley()], ids=repr
+)
 @pytest.mark.parametrize("last", [0, 1, 2, 5])
 def test_also_when_the_loss_raises(lived_in: nn.Module, criterion: sl.Criterion, last: int) -> None:
     graph, calls = sl.trace(lived_in, X), []
@@ -402,7 +448,9 @@ def test_no_global_hook_or_mode_is_left(lived_in: nn.Module) -> None:
     graph = sl.trace(lived_in, X)
     for raises in (False, True):
         try:
-            sl.attribute(lived_in, graph, batches(7), Returns(None if raises else torch.zeros(7, 4)), groups=["0"])
+            sl.attribute(
+                lived_in, graph, batches(7), Returns(None if raises else torch.zeros(7, 4)), groups=["0"]
+            )
         except CriterionError:
             assert raises
         assert not torch.nn.modules.module._global_forward_hooks

@@ -1,7 +1,5 @@
 """Running the user's model and leaving it as it was found."""
 
-import random
-
 import numpy as np
 import pytest
 import torch
@@ -101,17 +99,23 @@ def test_cross_entropy_averages_over_positions() -> None:
     scores = torch.randn(2, 5, 3, 4, dtype=torch.float64)
     target = torch.randint(5, (2, 3, 4))
     expected = [
-        torch.stack([-scores[e, :, i, j].log_softmax(0)[target[e, i, j]] for i in range(3) for j in range(4)]).mean()
+        torch.stack(
+            [-scores[e, :, i, j].log_softmax(0)[target[e, i, j]] for i in range(3) for j in range(4)]
+        ).mean()
         for e in range(2)
     ]
-    torch.testing.assert_close(_context.cross_entropy(scores, target), torch.stack(expected), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        _context.cross_entropy(scores, target), torch.stack(expected), rtol=0, atol=1e-12
+    )
 
 
 def test_cross_entropy_takes_probabilities_and_any_integers() -> None:
     scores = torch.randn(3, 4)
     labels = torch.tensor([0, 3, 2])
     expected = _context.cross_entropy(scores, labels)
-    torch.testing.assert_close(_context.cross_entropy(scores, nn.functional.one_hot(labels).float()), expected)
+    torch.testing.assert_close(
+        _context.cross_entropy(scores, nn.functional.one_hot(labels).float()), expected
+    )
     for dtype in (torch.int32, torch.uint8, torch.int16):
         assert torch.equal(_context.cross_entropy(scores, labels.to(dtype)), expected)
 
@@ -127,13 +131,23 @@ def test_cross_entropy_of_half_precision_is_single(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     ("scores", "target", "message"),
     [
-        (torch.zeros(2, 3), torch.tensor([0, 3]), r"labels run from 0 to 3, but the model has 3 classes \(0 to 2\)"),
+        (
+            torch.zeros(2, 3),
+            torch.tensor([0, 3]),
+            r"labels run from 0 to 3, but the model has 3 classes \(0 to 2\)",
+        ),
         (torch.zeros(2, 3), torch.tensor([-1, 0]), "labels run from -1 to 0"),
-        (torch.zeros(2, 3), torch.zeros(2), r"probabilities of shape \(2,\), but the model returned \(2, 3\)"),
+        (
+            torch.zeros(2, 3),
+            torch.zeros(2),
+            r"probabilities of shape \(2,\), but the model returned \(2, 3\)",
+        ),
         (torch.zeros(2), torch.zeros(2, dtype=torch.long), r"needs scores of shape \(examples, classes\)"),
     ],
 )
-def test_targets_that_do_not_fit_are_refused(scores: torch.Tensor, target: torch.Tensor, message: str) -> None:
+def test_targets_that_do_not_fit_are_refused(
+    scores: torch.Tensor, target: torch.Tensor, message: str
+) -> None:
     with pytest.raises(DataError, match=message):
         _context.cross_entropy(scores, target)
 
@@ -152,7 +166,9 @@ def test_per_example_returns_the_loss() -> None:
     ],
 )
 def test_a_loss_that_is_not_per_example_is_refused(value: object, received: str) -> None:
-    with pytest.raises(CriterionError, match=rf"expected shape \(4,\), received {received}\. Use reduction='none'"):
+    with pytest.raises(
+        CriterionError, match=rf"expected shape \(4,\), received {received}\. Use reduction='none'"
+    ):
         _context.per_example(lambda *_: value, None, None, 4)  # type: ignore[arg-type, return-value]
 
 
@@ -163,7 +179,9 @@ def test_a_loss_that_is_not_finite_names_the_example(bad: float) -> None:
 
 
 def test_a_failing_loss_shows_the_shapes() -> None:
-    with pytest.raises(CriterionError, match=r"the loss failed on outputs of shape \[\(2, 3\)\] and targets of "):
+    with pytest.raises(
+        CriterionError, match=r"the loss failed on outputs of shape \[\(2, 3\)\] and targets of "
+    ):
         _context.per_example(nn.functional.mse_loss, torch.zeros(2, 3), "label", 2)
 
 
@@ -256,13 +274,6 @@ def test_inference_leaves_the_model_alone_also_when_it_raises(error: type[BaseEx
 
     with untouched(model), pytest.raises(error):
         fails()
-
-
-def test_python_and_numpy_generators_are_not_drawn_from() -> None:
-    before = random.getstate(), np.random.get_state()[1].tolist()
-    with _context.inference(nn.Linear(1, 1)):
-        pass
-    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
 
 
 def test_inputs_follow_the_model() -> None:

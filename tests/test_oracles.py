@@ -6,10 +6,10 @@ from fractions import Fraction as F
 
 import pytest
 import torch
-from maxnet import GROUP, POINTS, MaxNet, data, per_example, quadrature, squared
 from torch import Tensor, nn
 
 import shapleaf as sl
+from maxnet import GROUP, POINTS, MaxNet, data, per_example, quadrature, squared
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 INTEGRAL = {"rtol": 0, "atol": 1e-10}
@@ -136,7 +136,9 @@ def test_spread_of_shapley_values_over_examples() -> None:
     values = per_example(NETS["paper"], sl.Shapley(sl.Exact()), points)
     mean = weights @ values
     std = (weights @ (values - mean) ** 2).sqrt()
-    variances = row(F(10**4, 72) - F(25, 4) ** 2, F(10**4, 72) - F(25, 4) ** 2, F(70000, 36) - F(75, 2) ** 2, 0)
+    variances = row(
+        F(10**4, 72) - F(25, 4) ** 2, F(10**4, 72) - F(25, 4) ** 2, F(70000, 36) - F(75, 2) ** 2, 0
+    )
     torch.testing.assert_close(std, variances.sqrt(), **INTEGRAL)
     assert std.tolist() == pytest.approx([9.99132, 9.99132, 23.19902, 0], abs=5e-6)
     assert (mean + 2 * std).tolist() == pytest.approx([26.23, 26.23, 83.90, 0], abs=5e-3)
@@ -179,10 +181,13 @@ def test_a_unit_without_effect_is_worth_exactly_nothing() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_per_example_gradients_do_not_see_the_batch(size: int) -> None:
-    """TorchPruner divides by the batch: 3 + 1 ragged gives [.0667, .0833, .1167, .0233], in which A and B swap."""
+    """TorchPruner divides by the batch: cut 3 + 1, [.0667, .0833, .1167, .0233], where A and B swap."""
     graph = sl.trace(NETS["v2"], POINTS[:1])
     batches = [(part, part.amax(1)) for part in POINTS.split(size)]
-    for criterion, expected in ((sl.Sensitivity(), [0.4, 0.2, 0.2, 0.04]), (sl.Taylor(), [0.1, 0.1, 0.5, 0.1])):
+    for criterion, expected in (
+        (sl.Sensitivity(), [0.4, 0.2, 0.2, 0.04]),
+        (sl.Taylor(), [0.1, 0.1, 0.5, 0.1]),
+    ):
         scores = sl.attribute(NETS["v2"], graph, batches, criterion, aggregate=sl.Mean(), loss=squared)
         assert scores.values[GROUP].tolist() == pytest.approx(expected, abs=1e-12)
         assert scores.samples == 4
@@ -208,9 +213,15 @@ def test_closed_form_of_squared_error_behind_a_linear_readout() -> None:
 class OfTwo(nn.Module):
     """A function of two units that pass the inputs on."""
 
-    def __init__(self, inner: list[list[float]], bias: list[float], outer: list[float], last: nn.Module) -> None:
+    def __init__(
+        self, inner: list[list[float]], bias: list[float], outer: list[float], last: nn.Module
+    ) -> None:
         super().__init__()
-        self.units, self.inner, self.outer = nn.Linear(2, 2, bias=False), nn.Linear(2, 2), nn.Linear(2, 1, bias=False)
+        self.units, self.inner, self.outer = (
+            nn.Linear(2, 2, bias=False),
+            nn.Linear(2, 2),
+            nn.Linear(2, 1, bias=False),
+        )
         self.last = last
         with torch.no_grad():
             self.units.weight.copy_(torch.eye(2))
@@ -278,7 +289,9 @@ def test_integrated_gradients_of_a_kinked_function() -> None:
         ((nn.Conv2d(1, 3, 2), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(3, 2)), [0]),
     ],
 )
-def test_channels_know_their_columns_behind_flatten(layers: tuple[nn.Module, ...], positions: list[int]) -> None:
+def test_channels_know_their_columns_behind_flatten(
+    layers: tuple[nn.Module, ...], positions: list[int]
+) -> None:
     graph = sl.trace(nn.Sequential(*layers), torch.zeros(1, 1, 3, 3))
     (columns,) = (piece for piece in graph["0"].slices if piece.tensor == f"{len(layers) - 1}.weight")
     assert columns.dim == 1
@@ -294,7 +307,7 @@ def test_dropout_rate_follows_the_share_that_stays() -> None:
 
 
 def test_masks_lie_behind_norm_and_activation() -> None:
-    """A channel masked before BatchNorm leaves beta - gamma mu / sqrt(var + eps) behind; slicing leaves nothing."""
+    """Masked before BatchNorm, a channel leaves beta - gamma mu / sqrt(var + eps) behind; sliced, nothing."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(16, 3)

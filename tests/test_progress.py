@@ -1,7 +1,6 @@
 """Bars in terminals only, and none where the user asked for quiet."""
 
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,11 +10,10 @@ from shapleaf._progress import progress
 
 
 @pytest.fixture(autouse=True)
-def loud(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def loud(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_progress, "_quiet", False)
     monkeypatch.delenv("SHAPLEAF_QUIET", raising=False)
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
-    yield
 
 
 def terminal(monkeypatch: pytest.MonkeyPatch, value: bool) -> None:

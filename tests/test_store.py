@@ -80,7 +80,9 @@ def test_jsonable_holds_nested_lists() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    dtype=st.sampled_from([torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool, torch.uint8]),
+    dtype=st.sampled_from(
+        [torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool, torch.uint8]
+    ),
     shape=st.lists(st.integers(0, 3), max_size=4),
 )
 def test_tensors_of_any_type_and_shape(tmp_path_factory: pytest.TempPathFactory, dtype, shape) -> None:
@@ -262,7 +264,10 @@ def test_the_header_that_the_tests_change_is_valid(tmp_path: Path) -> None:
         ({"leaves": []}, "at leaves: Input should be a valid dictionary"),
         ({"leaves": {"a": None}}, r"at leaves\.a: "),
         ({"leaves": {"a": {"count": 1}}}, r"at leaves\.a\.weight: Field required"),
-        ({"leaves": {"a": {"weight": "#0", "count": "many"}}}, r"at leaves\.a\.count: Input should be a valid int"),
+        (
+            {"leaves": {"a": {"weight": "#0", "count": "many"}}},
+            r"at leaves\.a\.count: Input should be a valid int",
+        ),
         ({"leaves": {"a": {"weight": "#0", "count": 1.5}}}, r"at leaves\.a\.count: "),
         ({"leaves": {"a": {"weight": "#1"}}}, r"at leaves\.a\.weight: no tensor named '#1' in the file"),
         ({"leaves": {"a": {"weight": 0}}}, r"at leaves\.a\.weight: no tensor named 0 in the file"),

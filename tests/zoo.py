@@ -460,14 +460,14 @@ INEXACT = frozenset({"channel_mean"})
 """Nets with groups that are not exact."""
 
 
-def random_plan(graph: sl.Graph, seed: int) -> sl.Plan:
+def random_plan(graph: sl.Graph, seed: int, least: int = 1) -> sl.Plan:
     """A plan with a keep ratio of its own for every group; tied groups keep equal numbers."""
     draw = stream(seed, "plan")
     keep: dict[str, list[int]] = {}
     for group in graph:
         tie = next((tie for tie in graph.ties if group.name in tie), ())
         count = next((len(keep[name]) for name in tie if name in keep), None)
-        count = count or max(1, round(group.size * draw.uniform(0.2, 1.0)))
+        count = count or max(min(least, group.size), round(group.size * draw.uniform(0.2, 1.0)))
         keep[group.name] = sorted(draw.permutation(group.size)[:count].tolist())
     return sl.plan(graph, keep)
 
@@ -515,8 +515,14 @@ def between_maps(f: Callable[[Tensor], Tensor], after: int = 8) -> nn.Module:
 def state(model: nn.Module, *optimizers: torch.optim.Optimizer) -> dict[str, Any]:
     """Everything that must not change: objects, bytes, versions, gradients, modes, hooks, attributes, randomness."""
     tensors = {n: t for n, t in [*model.named_parameters(), *model.named_buffers()]}
-    held = {f"{i}/{n}/{k}": v for i, o in enumerate(optimizers) for n, p in tensors.items() for k, v in o.state.get(p, {}).items()}
-    every = {**tensors, **{f"{n}.grad": t.grad for n, t in tensors.items() if t.grad is not None}, **held}
+    held = {
+        f"{number}/{name}/{key}": value
+        for number, optimizer in enumerate(optimizers)
+        for name, tensor in tensors.items()
+        for key, value in optimizer.state.get(tensor, {}).items()
+    }
+    every = {**tensors, **{f"{n}.grad": t.grad for n, t in tensors.items() if t.grad is not None}}
+    every |= {name: value for name, value in held.items() if isinstance(value, Tensor)}
     return {
         "objects": {name: id(t) for name, t in every.items()},
         "bytes": {name: (t.shape, t.stride(), t.dtype, t.numpy(force=True).tobytes()) for name, t in every.items()},
@@ -525,6 +531,7 @@ def state(model: nn.Module, *optimizers: torch.optim.Optimizer) -> dict[str, Any
         "hooks": [len(v) for m in model.modules() for k, v in vars(m).items() if "hooks" in k],
         "global hooks": [len(v) for k, v in vars(torch.nn.modules.module).items() if k.startswith("_global") and "hooks" in k and v is not None and not isinstance(v, bool)],
         "attributes": {f"{n}.{k}": v for n, m in model.named_modules() for k, v in vars(m).items() if isinstance(v, int | float | str | tuple)},
+        "optimizers": repr(held),
         "modes": len(torch.overrides._get_current_function_mode_stack()),
         "random": (torch.get_rng_state().tolist(), repr(np.random.get_state()), repr(random.getstate())),  # noqa: NPY002
         "grad mode": torch.is_grad_enabled(),

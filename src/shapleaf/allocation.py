@@ -67,7 +67,7 @@ def allocate(
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
     >>> graph = sl.trace(model, torch.zeros(1, 3))
     >>> scores = sl.Scores(graph=graph, values={"0": torch.tensor([3.0, 1.0, 2.0, 5.0])})
-    >>> allocate(scores, Units(keep=0.5)).keep
+    >>> allocate(scores, sl.Units(keep=0.5)).keep
     {'0': (0, 3)}
     """
     if min_keep < 1 or multiple_of < 1:

@@ -213,6 +213,7 @@ def masked(model: nn.Module, plan: Plan, *, removal: Removal | None = None) -> M
 
     For exact groups ``masked(model, plan)(x)`` equals ``prune(model, plan)[0](x)`` up to floating-point
     rounding; with ``removal=CalibrationMean(calibration)`` it equals pruning with ``FoldMean(calibration)``.
+    Masks lie where units are read in eval mode; what runs in train mode only (an auxiliary head) sees them all.
 
     Raises:
         StaleGraphError: the plan belongs to another model.

@@ -116,7 +116,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     AssertionError: the model itself: attribute training is not as it was
     """
     modules = {name: _attributes(module) for name, module in model.named_modules()}
-    tensors = {name: (tensor, _bytes(tensor), _bytes(tensor.grad)) for name, tensor in _tensors(model)}
+    tensors = {name: (tensor, *_state(tensor)) for name, tensor in _tensors(model)}
     generators = _generators()
     try:
         yield
@@ -128,8 +128,9 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 _require(kept, f"{name or 'the model itself'}: attribute {key} is not as it was")
         for name, tensor in _tensors(model):
             original, content, gradient = tensors[name]
-            _require(tensor is original and _bytes(tensor) == content, f"{name} has other values than before")
-            _require(_bytes(tensor.grad) == gradient, f"the gradient of {name} is not as it was")
+            now, gradient_now = _state(tensor)
+            _require(tensor is original and now == content, f"{name} is not what it was")
+            _require(gradient_now == gradient, f"the gradient of {name} is not as it was")
         _require(_generators() == generators, "a random generator is not in the state it was in")
 
 
@@ -237,6 +238,10 @@ def _bytes(tensor: Tensor | None) -> bytes | None:
         return None
     flat = tensor.detach().cpu().contiguous().flatten()
     return b"" if not flat.numel() else flat.view(torch.uint8).numpy().tobytes()
+
+
+def _state(tensor: Tensor) -> tuple[Any, Any]:
+    return (tensor.requires_grad, _bytes(tensor)), _bytes(tensor.grad)
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:

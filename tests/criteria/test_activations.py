@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from zoo import Apply, conv, head, settle
 
 import shapleaf as sl
+from zoo import Apply, conv, head, settle
 
 X = torch.randn(5, 2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from zoo import Apply, conv, head, settle
 
 import shapleaf as sl
 from shapleaf.errors import CriterionError
+from zoo import Apply, conv, head, settle
 
 X = torch.randn(4, 2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.tensor([0, 1, 2, 0])
@@ -55,7 +55,9 @@ def check(model: nn.Module, name: str, reads: list[Tensor], rest: Rest) -> None:
 
 def test_a_chain() -> None:
     model = settle(
-        nn.Sequential(conv(2, 4), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 5), nn.ReLU(), nn.MaxPool2d(2), head(5))
+        nn.Sequential(
+            conv(2, 4), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 5), nn.ReLU(), nn.MaxPool2d(2), head(5)
+        )
     )
     check(model, "0", [model[:3](X)], lambda x, z: model[3:](z))
     pooled = model[:6](X).mean((2, 3), keepdim=True)
@@ -68,9 +70,7 @@ def test_a_tensor_that_two_consumers_read_has_one_total_gradient() -> None:
         return self.head(F.relu(self.b(h)) + self.c(h))
 
     model = settle(Apply(run, a=conv(2, 4), b=conv(4, 5), c=conv(4, 5), head=head(5)))
-    check(
-        model, "a", [F.relu(model.a(X))], lambda x, h: model.head(F.relu(model.b(h)) + model.c(h))
-    )
+    check(model, "a", [F.relu(model.a(X))], lambda x, h: model.head(F.relu(model.b(h)) + model.c(h)))
     pairs = slow([F.relu(model.a(X))] * 2, lambda x, p, q: model.head(F.relu(model.b(p)) + model.c(q)))
     assert bool((sensitivity(pairs) > per_example(model, sl.Sensitivity(), "a")).all())  # not the sum of both
 

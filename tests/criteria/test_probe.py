@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from zoo import Apply, conv, head, settle
 
 import shapleaf as sl
 from shapleaf.criteria import Criterion, Needs, Probe
 from shapleaf.errors import CriterionError
 from shapleaf.records import Group, Slice
+from zoo import Apply, conv, head, settle
 
 X = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.tensor([0, 1, 2])
@@ -221,12 +221,16 @@ def test_a_unit_of_several_producers_has_the_weights_of_all() -> None:
         return self.head(s + self.b(F.relu(self.a(s))))
 
     model = settle(Apply(run, stem=conv(2, 4), a=conv(4, 6), b=conv(6, 4), head=head(4)))
-    assert torch.equal(incoming(model, "stem"), torch.cat([model.stem.weight.flatten(1), model.b.weight.flatten(1)], 1))
+    assert torch.equal(
+        incoming(model, "stem"), torch.cat([model.stem.weight.flatten(1), model.b.weight.flatten(1)], 1)
+    )
 
 
 def test_a_depthwise_convolution_adds_its_own() -> None:
     model = settle(nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 4, groups=4), nn.ReLU(), head(4)))
-    assert torch.equal(incoming(model, "0"), torch.cat([model[0].weight.flatten(1), model[2].weight.flatten(1)], 1))
+    assert torch.equal(
+        incoming(model, "0"), torch.cat([model[0].weight.flatten(1), model[2].weight.flatten(1)], 1)
+    )
 
 
 def test_a_unit_that_owns_several_rows_has_all_of_them() -> None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from zoo import Apply, conv, head, settle
 
 import shapleaf as sl
 from shapleaf.errors import CriterionError
+from zoo import Apply, conv, head, settle
 
 X = torch.randn(4, 2, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.tensor([0, 1, 2, 0])
@@ -23,7 +23,8 @@ CLOSE = {"rtol": 0, "atol": 1e-12}
 def net(units: int = 4) -> nn.Module:
     return settle(
         nn.Sequential(
-            conv(2, units), nn.BatchNorm2d(units), nn.ReLU(), nn.MaxPool2d(2), conv(units, 5), nn.ReLU(), head(5)
+            *(conv(2, units), nn.BatchNorm2d(units), nn.ReLU(), nn.MaxPool2d(2)),
+            *(conv(units, 5), nn.ReLU(), head(5)),
         )
     )  # fmt: skip
 
@@ -55,7 +56,9 @@ def test_shapley_values_average_over_all_orders_of_really_pruning() -> None:
     for left in [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]:
         worth[left] = loss(sl.prune(model, sl.plan(graph, {"0": left})).model)
     with torch.no_grad():  # nobody: a plan keeps at least one unit, so the consumer reads zeros
-        worth[()] = F.cross_entropy(model[4:](torch.zeros(4, 3, 3, 3, dtype=torch.float64)), Y, reduction="none")
+        worth[()] = F.cross_entropy(
+            model[4:](torch.zeros(4, 3, 3, 3, dtype=torch.float64)), Y, reduction="none"
+        )
     expected = torch.zeros(4, 3, dtype=torch.float64)
     for order in permutations(range(3)):
         left = {0, 1, 2}
@@ -133,7 +136,7 @@ def test_evaluations_per_batch_are_those_stated(criterion: sl.Criterion, evaluat
 
 
 def test_a_linear_suffix_and_loss_make_all_of_them_equal() -> None:
-    """With nothing curved behind the units, removing one changes the loss by what it contributes, whoever else is there."""
+    """With nothing curved behind the units each is worth what it contributes, whoever else is there."""
 
     def run(self: Any, x: Tensor) -> Tensor:
         return self.out(F.avg_pool2d(F.relu(self.a(x)), 2).flatten(1))
@@ -160,7 +163,9 @@ def test_a_linear_suffix_and_loss_make_all_of_them_equal() -> None:
 
 
 def test_too_many_units_for_enumeration_are_named() -> None:
-    with pytest.raises(CriterionError, match=r"at most 16 units; group '0' has 20. Use Permutation\(\) or Path\(\)"):
+    with pytest.raises(
+        CriterionError, match=r"at most 16 units; group '0' has 20. Use Permutation\(\) or Path\(\)"
+    ):
         scores(net(20), sl.Shapley(sl.Exact()))
 
 

@@ -3,20 +3,24 @@
 import pytest
 import torch
 from torch import nn
-from zoo import NETS, conv, head, settle
 
 import shapleaf as sl
 from shapleaf.testing import untouched
+from zoo import NETS, conv, head, settle
 
 
-def score(model: nn.Module, graph: sl.Graph, criterion: sl.Criterion, **options: object) -> dict[str, torch.Tensor]:
+def score(
+    model: nn.Module, graph: sl.Graph, criterion: sl.Criterion, **options: object
+) -> dict[str, torch.Tensor]:
     with untouched(model):
         return sl.attribute(model, graph, None, criterion, **options).values
 
 
 @pytest.fixture
 def model() -> nn.Module:
-    return settle(nn.Sequential(conv(2, 40), nn.BatchNorm2d(40), nn.ReLU(), conv(40, 50), nn.ReLU(), head(50)))
+    return settle(
+        nn.Sequential(conv(2, 40), nn.BatchNorm2d(40), nn.ReLU(), conv(40, 50), nn.ReLU(), head(50))
+    )
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from zoo import Apply, conv, head, settle
 
 import shapleaf as sl
 from shapleaf import _context
@@ -21,6 +20,7 @@ from shapleaf.game.layer import LayerGame
 from shapleaf.masking import Gates
 from shapleaf.records import Group, Site
 from shapleaf.testing import untouched
+from zoo import Apply, conv, head, settle
 
 X = torch.randn(5, 3, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.tensor([0, 2, 1, 1, 0])
@@ -88,7 +88,7 @@ def test_evaluations_are_counted() -> None:
 def test_results_do_not_need_gradients_and_masks_stay_the_callers() -> None:
     game, mask = play(plain()), MASKS.clone()
     loss, gradient = game.gradient(mask)
-    assert not (loss.requires_grad or gradient.requires_grad or game.loss(mask).requires_grad)
+    assert [t.requires_grad for t in (loss, gradient, game.loss(mask))] == [False] * 3
     mask.zero_()
     assert not torch.equal(game.loss(mask), loss)
 
@@ -108,7 +108,9 @@ def test_absent_units_leave_their_fill_behind() -> None:
 
 
 def test_the_prefix_is_answered_from_memory() -> None:
-    model = settle(nn.Sequential(conv(3, 6), nn.ReLU(), conv(6, 4), nn.ReLU(), conv(4, 5), nn.ReLU(), head(5)))
+    model = settle(
+        nn.Sequential(conv(3, 6), nn.ReLU(), conv(6, 4), nn.ReLU(), conv(4, 5), nn.ReLU(), head(5))
+    )
     game = play(model, "2")
     ran: list[str] = []
 
@@ -124,7 +126,9 @@ def test_the_prefix_is_answered_from_memory() -> None:
 
 
 def test_only_what_is_still_read_stays_in_memory() -> None:
-    model = settle(nn.Sequential(conv(3, 6), nn.ReLU(), conv(6, 4), nn.ReLU(), conv(4, 5), nn.ReLU(), head(5)))
+    model = settle(
+        nn.Sequential(conv(3, 6), nn.ReLU(), conv(6, 4), nn.ReLU(), conv(4, 5), nn.ReLU(), head(5))
+    )
     game = play(model, "2")
     kept = {
         out.untyped_storage().data_ptr(): out.untyped_storage().nbytes()
@@ -317,10 +321,12 @@ def test_what_no_function_call_shows_is_not_replayed() -> None:
     def scripted(x: Tensor) -> Tensor:
         return torch.relu(x) + 1
 
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="torch.jit.script"):
         function = torch.jit.script(scripted)
     model = settle(
-        Apply(lambda self, x: self.head(self.b(function(self.a(x)))), a=conv(3, 4), b=conv(4, 5), head=head(5))
+        Apply(
+            lambda self, x: self.head(self.b(function(self.a(x)))), a=conv(3, 4), b=conv(4, 5), head=head(5)
+        )
     )
     group = sl.trace(model, X)["a"]
     game = LayerGame(model, group, Batch(X, Y), _context.cross_entropy)

@@ -37,7 +37,9 @@ def graph() -> Graph:
             Slice(tensor="conv.weight", dim=0, index=units(0, 4)),
             Slice(tensor="fc.weight", dim=1, index=units(0, 4, 4)),
         ),
-        sites=(Site(call="fc:linear#0", arg=0, index=torch.arange(4).repeat_interleave(4), weight="fc.weight"),),
+        sites=(
+            Site(call="fc:linear#0", arg=0, index=torch.arange(4).repeat_interleave(4), weight="fc.weight"),
+        ),
     )
     fc = Group(
         name="fc",

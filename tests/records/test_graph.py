@@ -28,7 +28,12 @@ def test_an_unknown_group_is_named_with_the_known_ones(graph: Graph) -> None:
 
 @pytest.mark.parametrize(
     ("patterns", "names"),
-    [(("fc",), ["fc"]), (("*c*",), ["conv", "fc"]), (("fc", "conv"), ["conv", "fc"]), (("[cd]onv",), ["conv"])],
+    [
+        (("fc",), ["fc"]),
+        (("*c*",), ["conv", "fc"]),
+        (("fc", "conv"), ["conv", "fc"]),
+        (("[cd]onv",), ["conv"]),
+    ],
 )
 def test_select_by_shell_patterns(graph: Graph, patterns: tuple[str, ...], names: list[str]) -> None:
     assert [group.name for group in graph.select(*patterns)] == names
@@ -64,7 +69,9 @@ def test_check_accepts_the_same_architecture_with_other_weights() -> None:
     ],
 )
 def test_check_shows_the_first_difference(other: nn.Module, difference: str) -> None:
-    with pytest.raises(StaleGraphError, match=f"belongs to another model: {difference}.* Trace the model again"):
+    with pytest.raises(
+        StaleGraphError, match=f"belongs to another model: {difference}.* Trace the model again"
+    ):
         sl.trace(net(), torch.zeros(2, 3)).check(other)
 
 
@@ -141,7 +148,10 @@ FAULTS = {
     "index negative": (lambda g: _with_slice(g, index=torch.arange(4)[:, None] - 1), "integers from 0 to 3"),
     "index of floats": (lambda g: _with_slice(g, index=torch.arange(4.0)[:, None]), "integers from 0 to 3"),
     "index empty": (lambda g: _with_slice(g, index=torch.zeros(4, 0, dtype=torch.long)), "integers from 0"),
-    "index of other units": (lambda g: _with_slice(g, index=torch.arange(3)[:, None]), r"\(units, positions\)"),
+    "index of other units": (
+        lambda g: _with_slice(g, index=torch.arange(3)[:, None]),
+        r"\(units, positions\)",
+    ),
     "index flat": (lambda g: _with_slice(g, index=torch.arange(4)), r"\(units, positions\)"),
     "position owned twice": (
         lambda g: _with_slice(g, index=torch.tensor([[0], [1], [2], [2]])),

@@ -7,7 +7,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+import shapleaf as sl
 from shapleaf.errors import DataError, PlanError
 from shapleaf.records import Cost, Graph, Plan
 
@@ -51,7 +53,9 @@ def test_the_callers_mapping_is_copied(graph: Graph) -> None:
     assert mine == {"conv": ()}
 
 
-@pytest.mark.parametrize("units", [[0, 2], np.array([0, 2]), torch.tensor([0, 2]), (np.int64(0), np.int32(2))])
+@pytest.mark.parametrize(
+    "units", [[0, 2], np.array([0, 2]), torch.tensor([0, 2]), (np.int64(0), np.int32(2))]
+)
 def test_any_integers_will_do(graph: Graph, units: object) -> None:
     kept = keeping(graph, {"conv": units}).keep["conv"]
     assert kept == (0, 2)
@@ -60,7 +64,9 @@ def test_any_integers_will_do(graph: Graph, units: object) -> None:
 
 @pytest.mark.parametrize("units", [(), (4,), (-1, 0), (1, 0), (0, 0), (0, 1, 2, 3, 4)])
 def test_units_must_be_sorted_unique_and_within_the_group(graph: Graph, units: tuple[int, ...]) -> None:
-    with pytest.raises(PlanError, match=r"group conv: units to keep must be sorted, unique and within 0\.\.3"):
+    with pytest.raises(
+        PlanError, match=r"group conv: units to keep must be sorted, unique and within 0\.\.3"
+    ):
         keeping(graph, {"conv": units})
 
 
@@ -107,3 +113,46 @@ def test_a_file_with_impossible_units_is_refused(graph: Graph, tmp_path) -> None
     plan.save(tmp_path / "plan")
     with pytest.raises(DataError, match=r"not a valid Plan: group conv: units .* received \[0, 9\]\."):
         Plan.load(tmp_path / "plan")
+
+
+# Two plans in a row
+
+
+def mlp() -> nn.Module:
+    return (
+        nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)).double().eval()
+    )
+
+
+def test_composed_plans_do_what_both_did() -> None:
+    model, x = mlp(), torch.randn(4, 3, dtype=torch.float64)
+    first = sl.plan(sl.trace(model, x), {"0": (1, 2, 4, 5), "2": (0, 3)}, made_by={"a": "1", "b": "1"})
+    once = sl.prune(model, first).model
+    second = sl.plan(sl.trace(once, x), {"0": (0, 3)}, made_by={"b": "2"})
+    both = first.compose(second)
+    assert both.keep == {"0": (1, 5), "2": (0, 3)}
+    assert both.made_by == {"a": "1", "b": "2"}
+    assert both.before == first.before
+    assert both.after == sl.plan(first.graph, both.keep).after
+    twice = sl.prune(once, second).model
+    torch.testing.assert_close(sl.prune(model, both).model(x), twice(x), rtol=0, atol=1e-14)
+
+
+def test_a_group_that_shrank_to_one_unit_is_no_group_any_more() -> None:
+    model, x = mlp(), torch.zeros(1, 3, dtype=torch.float64)
+    first = sl.plan(sl.trace(model, x), {"0": (4,)})
+    second = sl.plan(sl.trace(sl.prune(model, first).model, x), {"2": (1, 2)})
+    assert [group.name for group in second.graph] == ["2"]
+    assert first.compose(second).keep == {"0": (4,), "2": (1, 2)}
+    assert first.compose(second).after.units == 3
+
+
+def test_a_second_plan_for_another_model_is_refused(graph: Graph) -> None:
+    model, x = mlp(), torch.zeros(1, 3, dtype=torch.float64)
+    first = sl.plan(sl.trace(model, x), {"0": (0, 1)})
+    with pytest.raises(
+        PlanError, match="the second plan's group 0 has 6 units, expected 2: make it for the model"
+    ):
+        first.compose(sl.plan(first.graph, {"0": (0,)}))
+    with pytest.raises(PlanError, match="group conv has 4 units, expected 0"):
+        first.compose(keeping(graph, {}))

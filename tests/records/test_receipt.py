@@ -22,7 +22,9 @@ def test_it_prints_its_edits_and_its_proof(receipt: Receipt) -> None:
 
 
 def test_without_proof_it_says_so(receipt: Receipt) -> None:
-    assert str(dataclasses.replace(receipt, error=None)).endswith("masked against pruned: not exact, not compared")
+    assert str(dataclasses.replace(receipt, error=None)).endswith(
+        "masked against pruned: not exact, not compared"
+    )
 
 
 def test_defaults(plan: Plan) -> None:

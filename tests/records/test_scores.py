@@ -52,7 +52,9 @@ def test_an_unknown_group_is_refused(graph: Graph) -> None:
 @pytest.mark.parametrize(
     "stderr", [{"fc": torch.zeros(2)}, {"fc": torch.zeros(5, 3)}, {"conv": torch.zeros(4)}]
 )
-def test_standard_errors_have_the_shape_of_their_scores(graph: Graph, stderr: dict[str, torch.Tensor]) -> None:
+def test_standard_errors_have_the_shape_of_their_scores(
+    graph: Graph, stderr: dict[str, torch.Tensor]
+) -> None:
     with pytest.raises(CriterionError, match="standard errors of group"):
         Scores(graph=graph, values={"fc": torch.zeros(3)}, stderr=stderr)
 

@@ -17,7 +17,12 @@ from ..records import Group
 
 
 class Needs(enum.Flag):
-    """What a criterion reads; :func:`shapleaf.attribute` runs only the passes that are needed."""
+    """What a criterion reads; :func:`shapleaf.attribute` runs only the passes that are needed.
+
+    >>> both = Needs.ACTIVATION | Needs.GRADIENT
+    >>> Needs.GRADIENT in both, Needs.GAME in both, bool(Needs.NOTHING)
+    (True, False, False)
+    """
 
     NOTHING = 0
     ACTIVATION = enum.auto()
@@ -58,6 +63,14 @@ class Probe:
         model: the model.
         seed: what random draws are named by, together with the group.
         ids: index of each example of the batch in the whole data; empty without data.
+
+    A criterion meets it in ``score``; see :class:`Criterion`.
+
+    >>> group = Group(name="mine", size=2, slices=(), sites=())
+    >>> Probe(group, nn.Linear(2, 2), 0, Needs.NOTHING).activation
+    Traceback (most recent call last):
+        ...
+    shapleaf.errors.CriterionError: the criterion read probe.activation but declares Needs.NOTHING; add ...
     """
 
     group: Group

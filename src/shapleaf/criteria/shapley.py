@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..game import Estimate, Estimator, Path
+from ..game.game import precise
 from ..masking import Removal, Zero
 from .probe import Needs, Probe
 
@@ -33,11 +34,11 @@ class LeaveOneOut:
         """Rises of the loss ``(examples, units)``, signed; nothing is sampled."""
         game = probe.game
         mask = torch.ones(game.examples, game.players, dtype=game.dtype, device=game.device)
-        everybody = game.loss(mask).double()
+        everybody = precise(game.loss(mask))
         values: list[Tensor] = []
         for unit in range(game.players):
             mask[:, unit] = 0
-            values.append(game.loss(mask).double() - everybody)
+            values.append(precise(game.loss(mask)) - everybody)
             mask[:, unit] = 1
         return Estimate(
             values=torch.stack(values, 1), stderr=None, evaluations=game.evaluations, shared=False, gap=None

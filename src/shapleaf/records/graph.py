@@ -142,6 +142,15 @@ class Graph(Record):
         sizes: the integers in the model's Python code that must follow a plan.
         inputs: shapes, dtypes and ranges of the example inputs, nested as they were.
         notes: what else the user should know.
+
+    >>> import shapleaf as sl
+    >>> model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> print(sl.trace(model, torch.zeros(1, 3)))
+    Graph 4198a6b4878a39a1
+    group  units  tensors  sites  exact
+    ─────  ─────  ───────  ─────  ─────
+    0          8        3      1  yes
+    8 units in 1 group, 3 axes blocked...
     """
 
     groups: tuple[Group, ...]

@@ -35,6 +35,12 @@ class Plan(Record):
 
     Raises:
         PlanError: an unknown group, or units that are missing, repeated or out of range.
+
+    >>> import shapleaf as sl
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> plan = sl.plan(sl.trace(model, torch.zeros(1, 3)), {"0": (0, 3)})
+    >>> plan.pruned, plan.mask("0").tolist()
+    (('0',), [True, False, False, True])
     """
 
     graph: Graph

@@ -31,6 +31,17 @@ class Receipt(Record):
         compensation: the compensation, as written in Python, or "none".
         error: largest difference between the masked and the pruned model on the verification
             inputs, relative to the largest output; None where a group is not exact.
+
+    >>> import torch, shapleaf as sl
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> plan = sl.plan(sl.trace(model, torch.zeros(1, 3)), {"0": (0, 3)})
+    >>> print(sl.prune(model, plan).receipt)
+    Receipt
+    attribute       before  after
+    ──────────────  ──────  ─────
+    0.out_features       4      2
+    2.in_features        4      2
+    compensation: none; masked against pruned: ...
     """
 
     plan: Plan

@@ -43,6 +43,13 @@ class Report(Record):
         receipt: what was cut, if the model was pruned by shapleaf.
         scores: what the cut was decided on.
         settings: data, sample counts, device, threads, versions.
+
+    >>> row = Measurement(metric="latency", value=1.5, reference=3.0, unit="ms", better="lower")
+    >>> print(Report(title="half as wide", rows=(row,)))
+    half as wide
+    metric   unit  reference  value  interval  change
+    ───────  ────  ─────────  ─────  ────────  ──────
+    latency  ms            3    1.5         -  x 0.5
     """
 
     title: str

@@ -29,6 +29,15 @@ class Scores(Record):
     Raises:
         PlanError: a group that the graph does not have.
         CriterionError: scores or standard errors of the wrong shape.
+
+    >>> import torch, shapleaf as sl
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> graph = sl.trace(model, torch.zeros(1, 3))
+    >>> print(sl.Scores(graph=graph, values={"0": torch.tensor([3.0, -1.0, 2.0, 5.0])}, criterion="mine"))
+    Scores by mine, 0 examples
+    group  units  min  median  max  stderr  negative  evaluations
+    ─────  ─────  ───  ──────  ───  ──────  ────────  ───────────
+    0          4   -1       2    5       -         1            -
     """
 
     graph: Graph

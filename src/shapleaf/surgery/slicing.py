@@ -57,6 +57,7 @@ def slice_tensors(model: nn.Module, what: Cuts) -> None:
 
 def _swap(tensor: Tensor, data: Tensor, gradient: Tensor | None) -> None:
     """Other contents for the same object."""
+    torch.clear_autocast_cache()  # it knows parameters by their objects
     tensor.grad = None
     # Autograd may remember the old shape for as long as an old graph lives; it forgets with the dtype.
     tensor.data = data.new_empty(0, dtype=torch.float32 if data.dtype == torch.float64 else torch.float64)

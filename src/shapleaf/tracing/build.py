@@ -36,9 +36,7 @@ def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
             for labels in flow.of(tensor):
                 flow.freeze(labels, "shares its storage with another tensor")
     units, pairs = solve(flow, [reading.labels for reading in trail.readings], trail.uses)
-    readers = [units.owner(reading.reader) for reading in trail.readings]
-    read = {(owner.tensor, owner.dim) for owner in readers if owner}
-    names = _names(units, read)
+    names = _names(units, trail)
     blocked = _blocked(units)
     if not names:
         why = "; ".join(dict.fromkeys(b.reason for b in blocked)) or "it has no parameters with units"
@@ -89,16 +87,17 @@ def _slices(units: Units, number: int) -> tuple[Slice, ...]:
     )
 
 
-def _names(units: Units, read: set[tuple[str, int]]) -> list[str]:
-    """A group is named after the first module that produces its units."""
-    names: list[str] = []
+def _names(units: Units, trail: Trail) -> list[str]:
+    """A group is named after the first layer that produces its units."""
+    read = {units.owner(reading.reader) for reading in trail.readings}
+    made = {units.owner(labels) for contraction in trail.contractions for labels in contraction.axes} - read
+    bases: list[str] = []
     for number in range(len(units.members)):
         owners = [owner for owner, _ in _axes(units, number)]
-        producer = next((o for o in owners if (o.tensor, o.dim) not in read), owners[0])
-        base = producer.tensor.rpartition(".")[0] or producer.tensor
-        count = sum(name.split("#")[0] == base for name in names)
-        names.append(f"{base}#{count + 1}" if count else base)
-    return names
+        rank = [(owner not in made, owner in read) for owner in owners]
+        producer = owners[rank.index(min(rank))]
+        bases.append(producer.tensor.rpartition(".")[0] or producer.tensor)
+    return [f"{base}#{n}" if (n := bases[: i + 1].count(base)) > 1 else base for i, base in enumerate(bases)]
 
 
 def _sites(units: Units, number: int, trail: Trail) -> tuple[Site, ...]:

@@ -186,7 +186,7 @@ def reduced_axes(args: Sequence[Any], kwargs: Mapping[str, Any], rank: int) -> t
     """The axes over which a reduction goes."""
     dims = args[1] if len(args) > 1 else kwargs.get("dim")
     dims = range(rank) if dims in (None, []) else [dims] if isinstance(dims, int) else dims
-    return tuple(sorted({dim % rank for dim in dims}))
+    return tuple(sorted({dim % max(rank, 1) for dim in dims}))
 
 
 def reduce(op: OpCall, exact: bool = False) -> None:

@@ -1,0 +1,97 @@
+"""Sizes that layers hold follow their weights; dropout rates follow the units that stay."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from torch import nn
+from zoo import NETS, conv, example, half_plan, head, settle
+
+import shapleaf as sl
+from shapleaf.records import Edit
+from shapleaf.surgery import attributes
+
+SIZES = (
+    "in_features", "out_features", "in_channels", "out_channels", "groups", "num_features", "num_parameters", "input_size",
+)  # fmt: skip
+
+
+def sizes(model: nn.Module) -> dict[str, int]:
+    return {
+        f"{name}.{attribute}": getattr(module, attribute)
+        for name, module in model.named_modules()
+        for attribute in SIZES
+        if hasattr(module, attribute)
+    }
+
+
+def expected(model: nn.Module) -> dict[str, int]:
+    """What layers built for these weights would say, worked out from the weights of every module alone."""
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            found[f"{name}.out_features"], found[f"{name}.in_features"] = module.weight.shape
+        elif isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+            found[f"{name}.in_channels"] = module.weight.shape[0]
+            found[f"{name}.out_channels"] = module.weight.shape[1] * module.groups
+        elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            found[f"{name}.out_channels"] = module.weight.shape[0]
+            found[f"{name}.in_channels"] = module.weight.shape[1] * module.groups
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+            found[f"{name}.num_features"] = len(module.running_mean)
+        elif isinstance(module, nn.PReLU):
+            found[f"{name}.num_parameters"] = len(module.weight)
+    return found
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_layer_says_what_its_weights_are(name: str) -> None:
+    model, inputs = NETS[name]()
+    pruned, receipt = sl.prune(model, half_plan(sl.trace(model, inputs)))
+    found = sizes(pruned)
+    assert expected(pruned).items() <= found.items()
+    before = sizes(model)
+    edits = {f"{e.module}.{e.attribute}": (e.before, e.after) for e in receipt.edits}
+    assert edits == {key: (before[key], found[key]) for key in found if before[key] != found[key]}
+
+
+def test_groups_follow_down_to_one() -> None:
+    model = settle(nn.Sequential(conv(3, 6), conv(6, 12, groups=6), nn.ConvTranspose2d(12, 12, 3, groups=6), head(12)))
+    graph = sl.trace(model, example(1, 3, 5, 5))
+    pruned = sl.prune(model, sl.plan(graph, {"0": [4]})).model
+    assert [(m.in_channels, m.out_channels, m.groups) for m in pruned[:3]] == [(3, 1, 1), (1, 2, 1), (2, 2, 1)]
+
+
+def test_a_layer_that_holds_a_tied_weight_under_another_name_follows() -> None:
+    model, inputs = NETS["tied"]()
+    pruned = sl.prune(model, sl.plan(sl.trace(model, inputs), {"0": [0, 5, 6]})).model
+    assert [(m.in_features, m.out_features) for m in (pruned[2], pruned[4])] == [(3, 3), (3, 3)]
+    assert pruned[2].weight is pruned[4].weight
+
+
+def test_undo_and_redo() -> None:
+    model = nn.Sequential(nn.Linear(3, 4))
+    edits = (Edit(module="0", attribute="out_features", before=4, after=2),)
+    attributes.redo(model, edits)
+    assert model[0].out_features == 2
+    attributes.undo(model, edits)
+    assert model[0].out_features == 4
+
+
+def test_dropout_rates_scale_by_the_share_that_stays() -> None:
+    model, inputs = NETS["dropouts"]()
+    graph = sl.trace(model, inputs)
+    plan = sl.plan(graph, {"0": range(3), "10": range(2)})
+    pruned, receipt = sl.prune(model, plan, scale_dropout=True)
+    assert (pruned[1].p, pruned[4].p, pruned[11].p) == (0.1, 0.1, 0.125)
+    assert [(e.module, e.before, e.after) for e in receipt.edits if e.attribute == "p"] == [("1", 0.2, 0.1), ("11", 0.5, 0.125)]
+    assert sl.prune(model, plan).model[1].p == model[1].p == 0.2
+
+
+def test_a_dropout_without_a_rate_is_left_alone() -> None:
+    model = nn.Sequential(nn.Dropout(0.0), nn.Dropout(0.5))
+    assert attributes.scale_dropouts(model, {"0": 0.5, "1": 0.5}) == (
+        Edit(module="1", attribute="p", before=0.5, after=0.25),
+    )
+    assert copy.deepcopy(model)[1].p == 0.25

@@ -1,0 +1,319 @@
+"""Pruning: masked equals pruned, twice equals composed, all or nothing, replayed elsewhere."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from zoo import (
+    INEXACT, NETS, Apply, conv, example, forward, gap, half_plan, lived_in, random_plan, run, settle, state,
+)  # fmt: skip
+
+import shapleaf as sl
+
+EXACT = sorted(set(NETS) - INEXACT)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_masked_equals_pruned(name: str) -> None:
+    """The master invariant: with another ratio for every group, and for half."""
+    model, inputs = NETS[name]()
+    graph = sl.trace(model, inputs)
+    assert all(group.exact for group in graph)
+    for plan in (half_plan(graph), *(random_plan(graph, seed) for seed in range(6))):
+        pruned, receipt = sl.prune(model, plan)
+        assert gap(run(sl.masked(model, plan), inputs), run(pruned, inputs)) < 1e-12
+        assert receipt.error is not None and receipt.error < 1e-12
+
+
+@pytest.mark.parametrize("name", sorted(INEXACT))
+def test_groups_that_are_not_exact_are_pruned_and_say_so(name: str) -> None:
+    model, inputs = NETS[name]()
+    plan = half_plan(sl.trace(model, inputs))
+    pruned, receipt = sl.prune(model, plan)
+    assert receipt.error is None and "not exact, not compared" in str(receipt)
+    assert gap(run(sl.masked(model, plan), inputs), run(pruned, inputs)) > 1e-3
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_keeping_all_is_bitwise_identity(name: str) -> None:
+    model, inputs = NETS[name]()
+    plan = sl.plan(sl.trace(model, inputs), {})
+    pruned, receipt = sl.prune(model, plan)
+    before = {name: t.numpy().tobytes() for name, t in model.state_dict().items()}
+    assert {name: t.numpy().tobytes() for name, t in pruned.state_dict().items()} == before
+    assert receipt.edits == () and receipt.error == 0
+    for function in (pruned, sl.masked(model, plan)):
+        assert all(torch.equal(a, b) for a, b in zip(run(model, inputs), run(function, inputs), strict=True))
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("seed", range(2))
+def test_pruning_twice_is_pruning_by_the_composed_plan(name: str, seed: int) -> None:
+    model, inputs = NETS[name]()
+    # With one unit left of a grouped convolution, it is a plain one, whose units are smaller.
+    first = random_plan(sl.trace(model, inputs), seed, least=2)
+    once = sl.prune(model, first).model
+    second = random_plan(sl.trace(once, inputs), seed + 10)
+    twice = sl.prune(once, second).model
+    composed = first.compose(second)
+    at_once = sl.prune(model, composed).model
+    assert twice.state_dict().keys() == at_once.state_dict().keys()
+    assert all(torch.equal(a, b) for a, b in zip(twice.state_dict().values(), at_once.state_dict().values(), strict=True))
+    assert composed.after == sl.cost(first.graph, {name: len(kept) for name, kept in composed.keep.items()})
+
+
+def test_a_plan_for_another_model_does_not_compose() -> None:
+    model, inputs = NETS["mlp"]()
+    plan = half_plan(sl.trace(model, inputs))
+    with pytest.raises(sl.PlanError, match="the second plan's group 0 has 8 units, expected 4"):
+        plan.compose(plan)
+    other, inputs = NETS["plain"]()
+    with pytest.raises(sl.PlanError, match="the second plan's group 4 has 8 units, expected 0"):
+        sl.plan(sl.trace(model, example(2, 5)), {"0": range(6)}).compose(half_plan(sl.trace(other, inputs)))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_original_is_left_as_it_was(name: str) -> None:
+    model, inputs = NETS[name]()
+    lived_in(model, inputs)
+    plan = half_plan(sl.trace(model, inputs))
+    before = state(model)
+    pruned, _ = sl.prune(model, plan)
+    assert state(model) == before
+    assert all(parameter.grad is None for parameter in pruned.parameters())
+    ours = {t.data_ptr() for t in model.state_dict().values()}
+    assert not ours & {t.data_ptr() for t in pruned.state_dict().values()}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_in_place_modes_hooks_and_frozen_parameters_stay(name: str) -> None:
+    model, inputs = NETS[name]()
+    lived_in(model, inputs)
+    plan = half_plan(sl.trace(model, inputs))
+    before, grads = state(model), {n: p.grad is not None for n, p in model.named_parameters()}
+    sl.prune_(model, plan)
+    after = state(model)
+    for same in ("modules", "hooks", "global hooks", "modes", "random", "grad mode"):
+        assert after[same] == before[same]
+    assert {n: f[0] for n, f in after["flags"].items()} == {n: f[0] for n, f in before["flags"].items()}
+    assert {n: p.grad is not None for n, p in model.named_parameters()} == grads
+    assert all(p.grad.shape == p.shape for p in model.parameters() if p.grad is not None)
+    for parameter in model.parameters():
+        parameter.requires_grad_()
+    sum(t.sum() for t in forward(model, inputs)).backward()
+
+
+def test_gradients_are_cut_like_their_parameters() -> None:
+    model, inputs = NETS["mlp"]()
+    forward(model, inputs)[0].sum().backward()
+    gradient = model[2].weight.grad.clone()
+    sl.prune_(model, sl.plan(sl.trace(model, inputs), {"0": [1, 4], "2": [0, 5]}))
+    assert torch.equal(model[2].weight.grad, gradient[[0, 5]][:, [1, 4]])
+
+
+def test_aliases_stay_aliases() -> None:
+    model, inputs = NETS["tied"]()
+    shared = model[2].weight
+    sl.prune_(model, half_plan(sl.trace(model, inputs)))
+    assert model[2].weight is model[4].weight is shared and shared.shape == (4, 4)
+    pruned = sl.prune(model, half_plan(sl.trace(model, inputs))).model
+    assert pruned[2].weight is pruned[4].weight is not shared
+
+
+def test_channels_last_stays_channels_last() -> None:
+    model, inputs = NETS["residual"]()
+    model.to(memory_format=torch.channels_last)
+    pruned = sl.prune(model, half_plan(sl.trace(model, inputs))).model
+    for module in pruned.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_other_precisions(dtype: torch.dtype) -> None:
+    model, inputs = NETS["residual"]()
+    model, inputs = model.to(dtype), inputs.to(dtype)
+    pruned, receipt = sl.prune(model, half_plan(sl.trace(model, inputs)))
+    assert receipt.error <= torch.finfo(dtype).eps ** 0.5
+    assert {p.dtype for p in pruned.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_replayed_on_a_fresh_model_a_state_dict_fits(name: str, tmp_path: Any) -> None:
+    model, inputs = NETS[name]()
+    graph = sl.trace(model, inputs)
+    if name == "dropouts":
+        graph = sl.Graph.load(_saved(graph, tmp_path / "graph"))
+    pruned, receipt = sl.prune(model, random_plan(graph, 3), scale_dropout=True)
+    receipt = sl.Receipt.load(_saved(receipt, tmp_path / "receipt"))
+    fresh = settle(NETS[name]()[0], seed=9)
+    assert sl.replay(fresh, receipt) is fresh
+    fresh.load_state_dict(pruned.state_dict(), strict=True)
+    assert all(torch.equal(a, b) for a, b in zip(run(pruned, inputs), run(fresh, inputs), strict=True))
+    assert str(fresh) == str(pruned)
+
+
+def _saved(record: Any, path: Any) -> Any:
+    record.save(path)
+    return path
+
+
+def test_a_replay_on_another_architecture_is_refused() -> None:
+    model, inputs = NETS["mlp"]()
+    pruned, receipt = sl.prune(model, half_plan(sl.trace(model, inputs)))
+    before = state(pruned)
+    with pytest.raises(sl.StaleGraphError, match="belongs to another model"):
+        sl.replay(pruned, receipt)
+    assert state(pruned) == before
+
+
+def literal(f: Callable[..., Tensor], **layers: nn.Module) -> nn.Module:
+    return settle(Apply(f, **layers))
+
+
+LITERALS: dict[str, Callable[[], nn.Module]] = {
+    "view": lambda: literal(lambda self, x: self.b(F.relu(self.a(x)).view(-1, 288)), a=conv(3, 8), b=nn.Linear(288, 3)),
+    "view per example": lambda: literal(
+        lambda self, x: self.b(F.relu(self.a(x)).view(len(x), 288)), a=conv(3, 8), b=nn.Linear(288, 3)
+    ),
+    "unflatten": lambda: literal(
+        lambda self, x: self.b(self.u(F.relu(self.a(x).mean((2, 3)))).sum(2)), a=conv(3, 8), u=nn.Unflatten(1, (8, 1)), b=nn.Linear(8, 3)
+    ),
+    "split sizes": lambda: literal(
+        lambda self, x: self.b(torch.cat(F.relu(self.a(x)).split([4, 4], 1)[::-1], 1)).mean((2, 3)), a=conv(3, 8), b=conv(8, 3)
+    ),
+    "split size": lambda: literal(
+        lambda self, x: self.b(sum(F.relu(self.a(x)).split(4, 1))).mean((2, 3)), a=conv(3, 8), b=conv(4, 3)
+    ),
+    "regrouping": lambda: literal(
+        lambda self, x: self.b(F.relu(self.a(x)).view(len(x), -1, 4, 6, 6).transpose(1, 2).flatten(1, 2)), a=conv(3, 8), b=conv(8, 3)
+    ),
+    "assertion": lambda: literal(
+        lambda self, x: _checked(self.b, F.relu(self.a(x))), a=conv(3, 8), b=conv(8, 3)
+    ),
+}  # fmt: skip
+
+
+def _checked(layer: nn.Module, x: Tensor) -> Tensor:
+    if x.shape[1] != 8:
+        raise KeyError("eight channels are expected")
+    return layer(x)
+
+
+@pytest.mark.parametrize("name", LITERALS)
+def test_a_size_that_code_holds_is_refused_and_the_model_is_intact(name: str) -> None:
+    model, inputs = LITERALS[name](), example(2, 3, 6, 6)
+    graph = sl.trace(model, inputs)
+    lived_in(model, inputs)
+    optimizer = torch.optim.Adam(model.parameters())
+    optimizer.step()
+    before = state(model, optimizer)
+    for plan in (half_plan(graph), random_plan(graph, 1), sl.plan(graph, {"a": [0]} if not graph.ties else {g.name: [0] for g in graph})):
+        with pytest.raises(sl.PlanError, match="(does not run|returned shapes|differs from the masked one).*nothing was changed"):
+            sl.prune_(model, plan, optimizer=optimizer, compensate=sl.FoldMean([inputs]))
+        with pytest.raises(sl.PlanError, match="nothing was changed"):
+            sl.prune(model, plan)
+    assert state(model, optimizer) == before
+    sl.prune_(model, sl.plan(graph, {}), optimizer=optimizer)
+    assert state(model, optimizer)["bytes"] == before["bytes"]
+
+
+def test_rolling_back_takes_added_biases_and_dropout_rates_with_it() -> None:
+    model = literal(
+        lambda self, x: self.c(self.d(F.relu(self.b(F.relu(self.a(x)))).view(-1, 288))),
+        a=conv(3, 8), b=conv(8, 8, bias=False), d=nn.Dropout(0.5), c=nn.Linear(288, 3),
+    )  # fmt: skip
+    inputs = example(2, 3, 6, 6)
+    plan = half_plan(sl.trace(model, inputs))
+    before = state(model)
+    with pytest.raises(sl.PlanError, match="nothing was changed"):
+        sl.prune_(model, plan, compensate=sl.FoldMean([inputs]), scale_dropout=True)
+    assert model.b.bias is None and state(model) == before
+
+
+def test_an_interrupt_rolls_back_too() -> None:
+    class Stop(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[1] != 8:
+                raise KeyboardInterrupt
+            return x
+
+    model = settle(nn.Sequential(nn.Linear(6, 8), Stop(), nn.Linear(8, 2)))
+    graph = sl.trace(model, example(1, 6))
+    before = state(model)
+    with pytest.raises(KeyboardInterrupt):
+        sl.prune_(model, half_plan(graph))
+    assert state(model) == before
+
+
+def test_a_stale_plan_is_refused() -> None:
+    model, inputs = NETS["mlp"]()
+    plan = half_plan(sl.trace(model, inputs))
+    sl.prune_(model, plan)
+    before = state(model)
+    for verb in (sl.prune, sl.prune_, sl.masked):
+        with pytest.raises(sl.StaleGraphError, match=r"0.weight is \(\(4, 5\), 'float64'\), expected \(\(8, 5\)"):
+            verb(model, plan)
+    assert state(model) == before
+
+
+def test_a_model_that_cannot_be_copied_keeps_its_gradients() -> None:
+    class Uncopyable(nn.Linear):
+        def __deepcopy__(self, memo: Any) -> Any:
+            raise RuntimeError("no copies")
+
+    model = settle(nn.Sequential(Uncopyable(6, 8), nn.Linear(8, 2)))
+    plan = half_plan(sl.trace(model, example(1, 6)))
+    model(example(2, 6)).sum().backward()
+    before = state(model)
+    with pytest.raises(RuntimeError, match="no copies"):
+        sl.prune(model, plan)
+    assert state(model) == before
+
+
+def test_parameters_of_a_list_and_a_root_module() -> None:
+    class Root(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(6, 8), nn.Linear(8, 2)])
+            self.scales = nn.ParameterList([nn.Parameter(torch.zeros(8))])
+            self.offset = nn.Parameter(torch.zeros(8))
+            self.register_buffer("shift", torch.ones(8), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layers[1](F.relu(self.layers[0](x) * self.scales[0] + self.offset + self.shift))
+
+    model, x = settle(Root()), example(2, 6)
+    graph = sl.trace(model, x)
+    plan = sl.plan(graph, {"layers.0": [2, 3, 7]})
+    pruned = sl.prune(model, plan).model
+    assert gap(run(sl.masked(model, plan), x), run(pruned, x)) < 1e-12
+    assert [tuple(t.shape) for t in (pruned.scales[0], pruned.offset, pruned.shift)] == [(3,), (3,), (3,)]
+
+
+def test_a_pruned_model_can_be_scripted_exported_copied_and_trained() -> None:
+    model, inputs = NETS["residual"]()
+    pruned = sl.prune(model, half_plan(sl.trace(model, inputs))).model
+    again = copy.deepcopy(pruned)
+    optimizer = torch.optim.SGD(again.parameters(), lr=0.01)
+    for _ in range(2):
+        optimizer.zero_grad()
+        again(inputs).sum().backward()
+        optimizer.step()
+    exported = torch.export.export(pruned, (inputs,))
+    assert gap(run(pruned, inputs), run(exported.module(), inputs)) < 1e-12
+
+
+def test_one_unit_left_everywhere() -> None:
+    for name in EXACT:
+        model, inputs = NETS[name]()
+        graph = sl.trace(model, inputs)
+        plan = sl.plan(graph, {group.name: [group.size - 1] for group in graph})
+        pruned = sl.prune(model, plan).model
+        assert gap(run(sl.masked(model, plan), inputs), run(pruned, inputs)) < 1e-12, name
