@@ -18,15 +18,15 @@ def attention(op: OpCall) -> None:
     """
     query, key, value = op.args[:3]
     out = op.outputs[0]
-    sides = [(_heads(op, query, out), query), (_heads(op, key, out), key)]
-    fields = op.flow.meet(
-        [
-            *((heads, [*out.shape[:-2], 1, 1]) for heads, _ in sides),
-            (_repeated(op.flow.of(value), value, out), [*out.shape[:-2], 1, out.shape[-1]]),
-        ],
-        out.shape,
-        op.why("attends without units"),
-    )
+    before = [*out.shape[:-2], 1, 1]
+    operands = [(_heads(op, query, out), before), (_heads(op, key, out), before)]
+    operands += [(_repeated(op.flow.of(value), value, out), [*before[:-1], out.shape[-1]])]
+    mask = op.kwargs.get("attn_mask", op.args[3] if len(op.args) > 3 else None)
+    if isinstance(mask, Tensor):
+        # A bias per head (relative positions) goes with its head.
+        bias = [f for f in op.flow.of(mask) if not varies(f, mask.ndim - 1) and not varies(f, mask.ndim - 2)]
+        operands += [(bias, [*mask.shape[:-2], 1, 1])]
+    fields = op.flow.meet(operands, out.shape, op.why("attends without units"))
     lengths = out.shape[-2] * key.shape[-2] * (query.shape[-1] + value.shape[-1])
     heads = next((f for f in fields if axes_of(f) and varies(f, out.ndim - 3)), None)
     along = [] if heads is None else [heads.select(-1, 0).reshape(-1)]

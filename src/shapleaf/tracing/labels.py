@@ -148,26 +148,28 @@ class Labeling:
             )
             for fields, size in operands
         ]
+        held: Fields = []
         for axis in range(rank):
-            if shape[axis] == 1:
-                continue
-            moving = [f for fields, _ in aligned for f in fields if varies(f, axis)]
-            if moving and any(
+            if shape[axis] > 1 and any(
                 size[axis] > 1 and not any(varies(f, axis) for f in fields) for fields, size in aligned
             ):
-                for labels in moving:
-                    self.freeze(labels, reason)
+                held += [f for fields, _ in aligned for f in fields if varies(f, axis)]
+        for labels in held:
+            self.freeze(labels, reason)
         result: Fields = []
         for fields, _ in aligned:
             known = list(result)
             for mine in fields:
+                if any(mine is labels for labels in held):
+                    continue  # what must stay is as good as no label
                 axes = set(axes_of(mine))
                 meets = [other for other in known if axes & set(axes_of(other))]
                 for other in meets:
                     self.unite(mine, other)
                 if not any(axes <= set(axes_of(other)) for other in meets):
                     # What varies along more axes says all that the others said.
-                    result = [f for f in result if not set(axes_of(f)) <= axes]
+                    said = [f for f in meets if set(axes_of(f)) <= axes]
+                    result = [f for f in result if not any(f is other for other in said)]
                     result.append(mine)
         return result
 

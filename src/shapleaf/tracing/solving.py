@@ -90,9 +90,14 @@ def _settle(units: Units, uses: Sequence[Use]) -> tuple[list[tuple[int, int]], t
         if pair:
             ties.append(pair)
             continue
-        free = [labels[torch.from_numpy(units.group[labels.numpy()] >= 0)] for labels in (use.labels, first.labels, use.origin) if isinstance(labels, Tensor)]
+        sides = [x for x in (use.labels, first.labels, use.origin) if isinstance(x, Tensor)]
+        if not sides:
+            continue
+        free = torch.cat([labels[torch.from_numpy(units.group[labels.numpy()] >= 0)] for labels in sides])
+        if not len(free):
+            continue
         what = "a length of a tensor" if isinstance(use.origin, Tensor) else str(use.origin)
-        return ties, (torch.cat(free), f"{what} is the size of another axis too ({use.place})")
+        return ties, (free, f"{what} is the size of another axis too ({use.place})")
     return ties, None
 
 
