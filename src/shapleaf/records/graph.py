@@ -65,6 +65,8 @@ class Group(Part):
         sites: where the units are read.
         exact: whether masking at the sites and slicing give the same function.
         reason: why not, if not.
+        blocked: why the model's Python code cannot do without these units, if it cannot: they are
+            scored and masked, but never removed.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Group(Part):
     sites: tuple[Site, ...]
     exact: bool = True
     reason: str = ""
+    blocked: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

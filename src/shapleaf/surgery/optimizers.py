@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import PlanError
-from .slicing import Cuts, cut
+from ..cuts.slicing import Cuts, cut
 
 
 def slice_state(optimizer: Optimizer, model: nn.Module, what: Cuts) -> None:

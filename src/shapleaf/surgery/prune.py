@@ -11,7 +11,8 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.optim import Optimizer
 
 from ..records import Edit, Plan, Receipt
-from . import attributes, optimizers, slicing
+from ..cuts import attributes, slicing
+from . import optimizers
 from .compensation import Changes, Compensation, add_bias
 from .verification import Proof
 

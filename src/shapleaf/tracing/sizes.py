@@ -7,7 +7,7 @@ it names tells what the attribute must become when units go.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -131,26 +131,25 @@ def along(fields: Sequence[Tensor], axis: int) -> Tensor | None:
 
 
 def arrivals(
-    func: Callable[..., Any], args: tuple[Any, ...], out: Any, fields: Callable[[Tensor], Sequence[Tensor]], place: str
-) -> Iterator[Use]:
-    """The sizes among a call's arguments, with the axes of the result that they name."""
-    name = getattr(func, "__name__", "")
-    for axis, size in _named_axes(name, args, out):
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
+) -> Iterator[tuple[Size, Tensor, int]]:
+    """The sizes among a call's arguments, with the axis of the result that each names."""
+    results = [out] if isinstance(out, Tensor) else [o for o in out or () if isinstance(o, Tensor)]
+    if not results:
+        return
+    result = results[0]
+    if name in ("view", "reshape", "expand", "broadcast_to"):
+        given = args[1] if len(args) == 2 and isinstance(args[1], tuple | list) else args[1:]
+        sizes = list(enumerate(given)) if len(given) == result.ndim else []
+    elif name == "unflatten" and len(args) > 2:
+        first = int(args[1]) % (result.ndim - len(args[2]) + 1)
+        sizes = [(first + i, size) for i, size in enumerate(args[2])]
+    elif name in ("split", "split_with_sizes"):
+        dim = int(kwargs.get("dim", args[2] if len(args) > 2 else 0)) % result.ndim
+        parts = args[1] if isinstance(args[1], tuple | list) else [args[1]]
+        sizes = [(dim, parts[0])] if len({int(part) for part in parts}) == 1 else []
+    else:
+        sizes = []
+    for axis, size in sizes:
         if isinstance(size, Size):
-            result = out[0] if isinstance(out, tuple | list) else out
-            labels = along(fields(result), axis)
-            yield Use(size.origin, size.factor, labels, result.shape[axis], place)
-
-
-def _named_axes(name: str, args: tuple[Any, ...], out: Any) -> list[tuple[int, Any]]:
-    if name in ("view", "reshape", "expand", "broadcast_to", "_unsafe_view") and isinstance(out, Tensor):
-        sizes = args[1] if len(args) == 2 and isinstance(args[1], tuple | list) else args[1:]
-        return list(enumerate(sizes)) if len(sizes) == out.ndim else []
-    if name == "unflatten" and len(args) > 2 and isinstance(out, Tensor):
-        first = int(args[1]) % (out.ndim - len(args[2]) + 1)
-        return [(first + i, size) for i, size in enumerate(args[2])]
-    if name in ("split", "split_with_sizes") and isinstance(out, tuple | list) and out:
-        dim = int(args[2]) if len(args) > 2 else 0
-        sizes = args[1] if isinstance(args[1], tuple | list) else [args[1]]
-        return [(dim % out[0].ndim, sizes[0])] if len(set(map(int, sizes))) == 1 else []
-    return []
+            yield size, result, axis

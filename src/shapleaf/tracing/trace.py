@@ -25,7 +25,8 @@ from .inputs import describe, plain
 from .labels import Labeling
 from .opcall import Consumed, Contraction, OpCall, Rule
 from .ops import MOVEMENTS, RULES, rule_for
-from .sizes import Size, Use, arrivals, shape_of, tagged
+from .rehearsal import rehearse
+from .sizes import Size, Use, along, arrivals, shape_of, tagged
 
 _TORCH = os.path.dirname(torch.__file__)
 _HERE = os.path.dirname(os.path.dirname(__file__))
@@ -140,7 +141,10 @@ class Tracer(Calls):
             self._read(key, before, consumed, places)
         self._origin = WeakTensorKeyDictionary()
         if any(isinstance(leaf, Size) for leaf in tree_leaves((args, kwargs))):
-            self.trail.uses += arrivals(func, args, out, self.flow.of, self._place())
+            for size, result, axis in arrivals(name, args, kwargs, out):
+                labels = along(self.flow.of(result), axis)
+                use = Use(size.origin, size.factor, labels, result.shape[axis], self._place())
+                self.trail.uses.append(use)
         if func == _SHAPE or (name == "size" and leaves):
             return self._measured(leaves[0], out, args)
         self._pair(key, name, leaves, out, len(self.trail.contractions) == contracted + 1)
@@ -291,7 +295,8 @@ def trace(
         _run(model, _at_least_two(example_inputs), trail, merged, train=True)
     except TraceError as error:
         trail.notes.append(f"train mode was not traced: {error}")
-    return build(model, trail, describe(example_inputs), _examples(example_inputs))
+    graph = build(model, trail, describe(example_inputs), _examples(example_inputs))
+    return rehearse(model, graph, example_inputs)
 
 
 def _run(model: nn.Module, inputs: Any, trail: Trail, rules: Mapping[str, Rule], *, train: bool) -> None:
