@@ -229,6 +229,7 @@ class Graph(Record):
         groups, axes = count(len(self.groups), "group"), count(len(self.blocked), "axis", "axes")
         footer = [f"{count(units, 'unit')} in {groups}, {axes} blocked"]
         footer += [f"tied: {' = '.join(tie)}" for tie in self.ties]
+        footer += [f"  {g.name} is scored but never pruned: {g.blocked}" for g in self.groups if g.blocked]
         reasons: dict[str, list[str]] = {}
         for block in self.blocked:
             reasons.setdefault(block.reason, []).append(f"{block.tensor}[{block.dim}]")

@@ -87,6 +87,9 @@ def prune_(
     4
     """
     plan.graph.check(model)
+    for name in plan.pruned:
+        if plan.graph[name].blocked:
+            raise PlanError(f"group {name} cannot lose units: {plan.graph[name].blocked}.")
     changes = compensate.changes(model, plan) if compensate else Changes()
     what = slicing.cuts(plan)
     edits: list[Edit] = []
