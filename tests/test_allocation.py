@@ -91,6 +91,15 @@ def test_equal_scores_go_in_the_order_of_groups_and_units() -> None:
     assert keeps[3] == {"g0": (2,), "g1": (0, 1)}
 
 
+def test_equal_scores_of_wide_groups_go_in_order_too() -> None:
+    """Where sorting algorithms are not stable by luck."""
+    scores = scored(chain(200, 200), {"g0": [1] * 200, "g1": [u % 2 for u in range(200)]})
+    plan = sl.allocate(scores, sl.Units(remove=130), **FREE)
+    assert plan.keep == {"g0": tuple(range(30, 200)), "g1": tuple(range(1, 200, 2))}
+    gone = set(range(200)) - set(sl.allocate(scores, sl.Units(remove=50), **FREE).keep["g1"])
+    assert gone == set(range(0, 100, 2))
+
+
 def test_a_group_keeps_one_unit_though_all_of_its_scores_are_lower() -> None:
     scores = scored(chain(4, 4), {"g0": [0, 0.1, 0.2, 0.3], "g1": [1, 2, 3, 4]})
     assert sl.allocate(scores, sl.Units(keep=3), **FREE).keep == {"g0": (3,), "g1": (2, 3)}

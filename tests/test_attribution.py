@@ -19,7 +19,7 @@ from shapleaf import _context
 from shapleaf.criteria import Probe
 from shapleaf.errors import CriterionError, DataError, PlanError
 from shapleaf.testing import untouched
-from zoo import NETS, conv, head, settle
+from zoo import NETS, Apply, conv, head, settle
 
 X = torch.randn(7, 2, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.tensor([0, 1, 2, 0, 1, 2, 0])
@@ -376,6 +376,68 @@ def test_data_are_needed_unless_nothing_is() -> None:
 def test_losses_that_are_unusable_are_named(criterion: sl.Criterion, loss: Any, message: str) -> None:
     with untouched(MODEL), pytest.raises(CriterionError, match=message):
         attribute(criterion, loss=loss)
+
+
+# Examples that influence each other
+
+
+def _tokens_first(self: Any, x: Tensor) -> Tensor:
+    rows = F.relu(
+        self.a(x.flatten(2).permute(2, 0, 1).reshape(-1, 2))
+    )  # all examples of a token, then the next
+    return self.b(rows).unflatten(0, (-1, len(x))).mean(0)
+
+
+def _batch_statistics(self: Any, x: Tensor) -> Tensor:
+    return self.b(F.relu(self.norm(self.c(F.relu(self.a(x.mean(3).mean(2)))))))
+
+
+MIXED = {
+    "tokens first": settle(Apply(_tokens_first, a=nn.Linear(2, 4), b=nn.Linear(4, 3))),
+    "batch statistics": settle(
+        Apply(
+            _batch_statistics,
+            a=nn.Linear(2, 4),
+            c=nn.Linear(4, 5),
+            norm=nn.BatchNorm1d(5, track_running_stats=False),
+            b=nn.Linear(5, 3),
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("criterion", [*DETERMINISTIC, *SAMPLED], ids=repr)
+@pytest.mark.parametrize("name", MIXED)
+def test_mixed_examples_are_refused(name: str, criterion: sl.Criterion) -> None:
+    if (name, criterion) == ("batch statistics", sl.APoZ()):
+        return  # they come after what is read
+    model = MIXED[name]
+    graph = sl.trace(model, X)
+    with untouched(model), pytest.raises(CriterionError, match="nothing can be measured per example"):
+        sl.attribute(model, graph, batches(7), criterion, groups=["a"])
+
+
+@pytest.mark.parametrize("criterion", [sl.Taylor(), sl.APoZ(), sl.Shapley()], ids=repr)
+def test_one_example_at_a_time_cannot_mix(criterion: sl.Criterion) -> None:
+    model = MIXED["tokens first"]
+    scores = sl.attribute(model, sl.trace(model, X), batches(*[1] * 7), criterion, aggregate=None)
+
+    def run(self: Any, x: Tensor) -> Tensor:
+        return self.b(F.relu(self.a(x.flatten(2).transpose(1, 2)))).mean(1)
+
+    usual = Apply(run, a=model.a, b=model.b)
+    expected = sl.attribute(usual, sl.trace(usual, X), batches(7), criterion, aggregate=None)
+    torch.testing.assert_close(scores.values["a"], expected.values["a"], **CLOSE)
+
+
+@pytest.mark.parametrize("criterion", [sl.LeaveOneOut(), sl.Taylor()], ids=repr)
+def test_a_loss_that_mixes_examples_is_refused(criterion: sl.Criterion) -> None:
+    def centred(output: Tensor, target: Tensor) -> Tensor:
+        losses = F.cross_entropy(output, target, reduction="none")
+        return losses - losses.mean()
+
+    with pytest.raises(CriterionError, match="the loss of an example changes with .* others?"):
+        attribute(criterion, loss=centred)
 
 
 # The model is left as it was

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules import module as hooks
-from zoo import Apply
 
 from shapleaf._calls import Calls
+from zoo import Apply
 
 
 class Names(Calls):
@@ -49,7 +49,9 @@ def test_only_the_outermost_function_is_seen() -> None:
 
 
 def test_names_are_the_same_in_every_forward() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Dropout(), nn.Linear(8, 2)).eval()
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Dropout(), nn.Linear(8, 2)
+    ).eval()
     x = torch.zeros(1, 1, 4, 4)
     first = names(model, x)
     assert len(set(first)) == len(first) >= 5
@@ -82,7 +84,8 @@ def test_no_hook_outlives_the_block_not_even_after_an_exception() -> None:
     with pytest.raises(RuntimeError), Calls(model):
         model(torch.zeros(1, 3))
     assert (len(hooks._global_forward_hooks), len(hooks._global_forward_pre_hooks)) == before
-    assert not model._forward_hooks and not model._forward_pre_hooks
+    assert not model._forward_hooks
+    assert not model._forward_pre_hooks
     assert torch.overrides._get_current_function_mode_stack() == []
 
 

@@ -1,4 +1,4 @@
-"""Counted costs are real costs: parameters of the pruned model, multiply-accumulates as PyTorch counts them."""
+"""Counted costs are real: parameters of the pruned model, multiply-accumulates as PyTorch counts them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from zoo import NETS, Apply, conv, example, half_plan, random_plan, run, settle
 
 import shapleaf as sl
 from shapleaf.costs import Costs
 from shapleaf.records import Cost
+from zoo import NETS, Apply, conv, example, half_plan, random_plan, run, settle
 
 
 def measured(model: nn.Module, inputs: Any) -> tuple[int, float]:
     """Elements of parameters, and multiply-accumulates per example by PyTorch's own counter."""
     with FlopCounterMode(display=False) as counter:
         run(model, inputs)
-    first = next(t for t in [inputs, *(inputs.values() if isinstance(inputs, dict) else inputs)] if not isinstance(t, tuple))
+    first = next(
+        t
+        for t in [inputs, *(inputs.values() if isinstance(inputs, dict) else inputs)]
+        if not isinstance(t, tuple)
+    )
     while isinstance(first, dict):
         first = next(iter(first.values()))
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() / 2 / len(first)

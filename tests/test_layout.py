@@ -123,6 +123,9 @@ def has_content(name: str) -> bool:
 
 
 def mirror(name: str) -> str:
+    """The test file of a module; what a package itself holds is tested in its folder."""
+    if MODULES[name].name == "__init__.py":
+        return name.replace(".", "/")
     folder, _, last = name.rpartition(".")
     return f"{folder.replace('.', '/')}/test_{last.lstrip('_')}.py".lstrip("/")
 

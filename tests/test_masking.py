@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from zoo import NETS, Apply, conv, example, forward, gap, half_plan, head, lived_in, run, settle, state
 
 import shapleaf as sl
 from shapleaf.masking import Gates, Masks, Reader, Removal, Zero
+from zoo import NETS, Apply, conv, example, forward, gap, half_plan, head, lived_in, run, settle, state
 
 VECTORS, MAPS = example(40, 6, seed=3), example(12, 3, 6, 6, seed=3)
 
@@ -50,7 +50,9 @@ def per_example(name: str, group: str, count: int = 5) -> tuple[Tensor, Tensor]:
     return together, torch.cat([output(batch[i : i + 1], masks[i : i + 1]) for i in range(count)])
 
 
-@pytest.mark.parametrize(("name", "group"), [("residual", "stem"), ("flatten", "0"), ("shufflenet", "stem"), ("tokens", "embed")])
+@pytest.mark.parametrize(
+    ("name", "group"), [("residual", "stem"), ("flatten", "0"), ("shufflenet", "stem"), ("tokens", "embed")]
+)
 def test_every_example_has_its_own_mask(name: str, group: str) -> None:
     together, alone = per_example(name, group)
     assert gap([together], [alone]) < 1e-13
@@ -76,9 +78,9 @@ def test_masks_that_do_not_fit_the_examples_are_refused() -> None:
     model, inputs = NETS["mlp"]()
     graph = sl.trace(model, inputs)
     masks = torch.ones(3, 8).double()
-    with pytest.raises(sl.PlanError, match="masks for 3 examples meet an activation of length 2"):
-        with Reader(model, Gates([graph["0"]]), Masks({"0": masks})):
-            model(inputs)
+    reader = Reader(model, Gates([graph["0"]]), Masks({"0": masks}))
+    with pytest.raises(sl.PlanError, match="masks for 3 examples meet an activation of length 2"), reader:
+        model(inputs)
 
 
 def test_gradients_with_respect_to_masks_are_right() -> None:
@@ -139,7 +141,11 @@ def test_the_model_is_left_as_it_was(name: str) -> None:
 
 
 def test_attribution_and_pruning_leave_it_as_it_was_too() -> None:
-    model = settle(nn.Sequential(conv(3, 4), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout2d(), conv(4, 5), nn.ReLU(), head(5)))
+    model = settle(
+        nn.Sequential(
+            conv(3, 4), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout2d(), conv(4, 5), nn.ReLU(), head(5)
+        )
+    )
     data = [(MAPS, torch.arange(12) % 3)]
     graph = sl.trace(model, MAPS[:1])
     lived_in(model, MAPS)
@@ -178,7 +184,9 @@ def test_calibration_means_replace_what_is_absent() -> None:
 
 
 def test_means_of_maps_are_taken_over_all_places_and_of_flattened_ones_place_by_place() -> None:
-    model = settle(nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 5), nn.ReLU(), nn.Flatten(), nn.Linear(180, 2)))
+    model = settle(
+        nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 5), nn.ReLU(), nn.Flatten(), nn.Linear(180, 2))
+    )
     graph = sl.trace(model, MAPS[:1])
     fill = sl.CalibrationMean([MAPS]).fill(model, Gates(graph), None)
     with torch.no_grad():

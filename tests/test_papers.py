@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -16,15 +14,16 @@ ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "papers" / "shapley-pruning"
 
 
-@pytest.fixture(scope="module")
-def models() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("shapley_pruning_models", STUDY / "models.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(STUDY))
+    return importlib.import_module("models")
+
+
+@pytest.fixture
+def low_data(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(STUDY))
+    return importlib.import_module("low_data")
 
 
 @pytest.mark.parametrize(
@@ -61,24 +60,37 @@ def test_trained_weights_fit_and_recognise_images(models: ModuleType, shared: Pa
     assert 0.7 < accuracy < 0.9
 
 
-def run(shared: Path, out: Path, *methods: str) -> dict[str, dict[str, float]]:
-    script = [sys.executable, str(STUDY / "low_data.py"), "--data", str(shared), "--out", str(out)]
-    few = ["--networks", "resnet20", "--remove", "0.25", "--images", "4", "--test-images", "20"]
-    subprocess.run([*script, *few, "--methods", *methods], check=True, capture_output=True)
-    return json.loads((out / "results.json").read_text())["cells"]
-
-
 @pytest.mark.data
-def test_low_data_prunes_a_quarter_of_each_layer_and_resumes(shared: Path, tmp_path: Path) -> None:
-    cells = run(shared, tmp_path, "weight norm")
-    cell = cells["resnet20 | weight norm | 0.25 | 0"]
+def test_low_data_prunes_a_quarter_of_each_layer_and_resumes(
+    low_data: ModuleType, shared: Path, tmp_path: Path
+) -> None:
+    few = [
+        "--networks",
+        "resnet20",
+        "--remove",
+        "0.25",
+        "--images",
+        "4",
+        "--test-images",
+        "20",
+        "--seeds",
+        "0",
+    ]
+    command = [*few, "--data", str(shared), "--out", str(tmp_path), "--methods"]
+    results, key = tmp_path / "results.json", "resnet20 | weight norm | 0.25 | 0"
+
+    low_data.main([*command, "weight norm"])
+    found = json.loads(results.read_text())
     # Inner channels go from 16, 32, 64 to 12, 24, 48: a quarter of the weights of every block.
-    assert cell["params"] == 202_738
+    assert found["cells"][key]["params"] == 202_738
     assert "| weight norm | " in (tmp_path / "RESULTS.md").read_text()
 
-    marked = json.loads((tmp_path / "results.json").read_text())
-    marked["cells"]["resnet20 | weight norm | 0.25 | 0"]["accuracy"] = -1.0
-    (tmp_path / "results.json").write_text(json.dumps(marked))
-    again = run(shared, tmp_path, "weight norm", "Taylor signed, mean + 2 std")
-    assert again["resnet20 | weight norm | 0.25 | 0"]["accuracy"] == -1.0
-    assert "resnet20 | Taylor signed, mean + 2 std | 0.25 | 0" in again
+    found["cells"][key]["accuracy"] = -1.0
+    results.write_text(json.dumps(found))
+    low_data.main([*command, "weight norm", "Taylor signed, mean + 2 std"])
+    cells = json.loads(results.read_text())["cells"]
+    assert cells[key]["accuracy"] == -1.0
+    assert "resnet20 | Taylor signed, mean + 2 std | 0.25 | 0" in cells
+
+    with pytest.raises(SystemExit, match="was made with"):
+        low_data.main([*command, "weight norm", "--images", "5"])

@@ -37,7 +37,9 @@ def settle(model: nn.Module, seed: int = 0) -> nn.Module:
                 if module.weight is not None:
                     module.weight.copy_(torch.rand(module.weight.shape, generator=generator) + 0.5)
                 if module.running_mean is not None:
-                    module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=generator) * 0.3)
+                    module.running_mean.copy_(
+                        torch.randn(module.running_mean.shape, generator=generator) * 0.3
+                    )
                     module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) + 0.5)
     return model
 
@@ -109,7 +111,12 @@ def plain() -> nn.Module:
 @net(2, 3, 9, 9)
 def strided() -> nn.Module:
     return nn.Sequential(
-        conv(3, 6, stride=2), nn.Hardswish(), conv(6, 8, dilation=2, padding=2), nn.PReLU(8), nn.AvgPool2d(2), head(8)
+        conv(3, 6, stride=2),
+        nn.Hardswish(),
+        conv(6, 8, dilation=2, padding=2),
+        nn.PReLU(8),
+        nn.AvgPool2d(2),
+        head(8),
     )
 
 
@@ -154,7 +161,9 @@ def dense() -> nn.Module:
     def layer(i: int) -> nn.Module:
         return nn.Sequential(nn.BatchNorm2d(i), nn.ReLU(), conv(i, 4))
 
-    return Apply(_dense, stem=conv(3, 5), a=layer(5), b=layer(9), head=nn.Sequential(nn.BatchNorm2d(13), head(13)))
+    return Apply(
+        _dense, stem=conv(3, 5), a=layer(5), b=layer(9), head=nn.Sequential(nn.BatchNorm2d(13), head(13))
+    )
 
 
 @net(1, 3, 8, 8)
@@ -170,8 +179,8 @@ def depthwise() -> nn.Module:
 @net(1, 3, 6, 6)
 def grouped() -> nn.Module:
     return nn.Sequential(
-        conv(3, 8), nn.ReLU(), conv(8, 12, groups=4), nn.BatchNorm2d(12), nn.ReLU(), conv(12, 6, 1), nn.ReLU(),
-        conv(6, 6, groups=3, bias=False), head(6),
+        conv(3, 8), nn.ReLU(), conv(8, 12, groups=4), nn.BatchNorm2d(12), nn.ReLU(), conv(12, 6, 1),
+        nn.ReLU(), conv(6, 6, groups=3, bias=False), head(6),
     )  # fmt: skip
 
 
@@ -197,7 +206,13 @@ def shuffle() -> nn.Module:
         return self.head(self.c(self.shuffle(self.d(x))))
 
     return Apply(
-        run, a=conv(3, 8), b=conv(8, 12), d=conv(12, 8), shuffle=nn.ChannelShuffle(4), c=conv(8, 6), head=head(6)
+        run,
+        a=conv(3, 8),
+        b=conv(8, 12),
+        d=conv(12, 8),
+        shuffle=nn.ChannelShuffle(4),
+        c=conv(8, 6),
+        head=head(6),
     )
 
 
@@ -223,7 +238,14 @@ def shufflenet() -> nn.Module:
 @net(1, 3, 8, 8)
 def flatten() -> nn.Module:
     return nn.Sequential(
-        conv(3, 4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 10), nn.ReLU(), nn.Dropout(), nn.Linear(10, 3)
+        conv(3, 4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Linear(10, 3),
     )
 
 
@@ -247,7 +269,9 @@ def siamese() -> nn.Module:
 @net(2, 6)
 def tied() -> nn.Module:
     """One Parameter in two modules."""
-    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 3))
+    model = nn.Sequential(
+        nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 3)
+    )
     model[4].weight = model[2].weight
     return model
 
@@ -255,7 +279,9 @@ def tied() -> nn.Module:
 @net(2, 6)
 def autoencoder() -> nn.Module:
     """One Parameter read in two layouts."""
-    return Weights(lambda self, x: F.linear(torch.tanh(F.linear(x, self.w, self.b)), self.w.t()), w=(9, 6), b=(9,))
+    return Weights(
+        lambda self, x: F.linear(torch.tanh(F.linear(x, self.w, self.b)), self.w.t()), w=(9, 6), b=(9,)
+    )
 
 
 @net(1, 3, 8, 8)
@@ -280,23 +306,29 @@ def squeeze_excite() -> nn.Module:
         return self.head(x * F.hardsigmoid(y).view(y.shape[0], -1, 1, 1))
 
     return Apply(
-        run, stem=conv(3, 8), down=conv(8, 4, 1), up=conv(4, 8, 1), fc1=nn.Linear(8, 3), fc2=nn.Linear(3, 8), head=head(8)
+        run,
+        stem=conv(3, 8),
+        down=conv(8, 4, 1),
+        up=conv(4, 8, 1),
+        fc1=nn.Linear(8, 3),
+        fc2=nn.Linear(3, 8),
+        head=head(8),
     )
 
 
 @net(2, 3, 20)
 def conv1d() -> nn.Module:
     return nn.Sequential(
-        nn.Conv1d(3, 6, 5), nn.BatchNorm1d(6), nn.GELU(), nn.MaxPool1d(2), nn.ZeroPad1d(1), nn.Conv1d(6, 4, 3, groups=2),
-        nn.AdaptiveAvgPool1d(2), nn.Flatten(), nn.Linear(8, 3),
+        nn.Conv1d(3, 6, 5), nn.BatchNorm1d(6), nn.GELU(), nn.MaxPool1d(2), nn.ZeroPad1d(1),
+        nn.Conv1d(6, 4, 3, groups=2), nn.AdaptiveAvgPool1d(2), nn.Flatten(), nn.Linear(8, 3),
     )  # fmt: skip
 
 
 @net(1, 2, 5, 5, 5)
 def conv3d() -> nn.Module:
     return nn.Sequential(
-        nn.Conv3d(2, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU(), nn.MaxPool3d(2), nn.ConvTranspose3d(4, 6, 2), nn.Mish(),
-        nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(6, 2),
+        nn.Conv3d(2, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU(), nn.MaxPool3d(2),
+        nn.ConvTranspose3d(4, 6, 2), nn.Mish(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(6, 2),
     )  # fmt: skip
 
 
@@ -310,7 +342,12 @@ def branches() -> nn.Module:
         return self.a(a) + self.b(b) * self.e(torch.cat([c, d, e], 1))
 
     return Apply(
-        run, first=nn.Linear(6, 12), second=nn.Linear(6, 6), a=nn.Linear(6, 3), b=nn.Linear(6, 3), e=nn.Linear(6, 3)
+        run,
+        first=nn.Linear(6, 12),
+        second=nn.Linear(6, 6),
+        a=nn.Linear(6, 3),
+        b=nn.Linear(6, 3),
+        e=nn.Linear(6, 3),
     )
 
 
@@ -341,8 +378,9 @@ def padded() -> nn.Module:
 @net(2, 3, 6, 6)
 def dropouts() -> nn.Module:
     return nn.Sequential(
-        conv(3, 6), nn.Dropout2d(0.2), nn.ReLU(), conv(6, 6), nn.AlphaDropout(0.1), nn.Flatten(2), nn.Dropout1d(0.3),
-        nn.Conv1d(6, 5, 3), nn.Flatten(), nn.Dropout(0.4, inplace=True), nn.Linear(170, 8), nn.Dropout(0.5), nn.Linear(8, 2),
+        conv(3, 6), nn.Dropout2d(0.2), nn.ReLU(), conv(6, 6), nn.AlphaDropout(0.1), nn.Flatten(2),
+        nn.Dropout1d(0.3), nn.Conv1d(6, 5, 3), nn.Flatten(), nn.Dropout(0.4, inplace=True), nn.Linear(170, 8),
+        nn.Dropout(0.5), nn.Linear(8, 2),
     )  # fmt: skip
 
 
@@ -504,7 +542,9 @@ def prove(model: nn.Module, inputs: Any, graph: sl.Graph, seeds: int = 2) -> Non
 
 def between(f: Callable[[Tensor], Tensor], after: int = 8) -> nn.Module:
     """``f`` between a layer ``a`` with 8 outputs and a layer ``b`` with ``after`` inputs, on vectors of 6."""
-    return settle(Apply(lambda self, x: self.b(f(F.relu(self.a(x)))), a=nn.Linear(6, 8), b=nn.Linear(after, 3)))
+    return settle(
+        Apply(lambda self, x: self.b(f(F.relu(self.a(x)))), a=nn.Linear(6, 8), b=nn.Linear(after, 3))
+    )
 
 
 def between_maps(f: Callable[[Tensor], Tensor], after: int = 8) -> nn.Module:
@@ -513,8 +553,8 @@ def between_maps(f: Callable[[Tensor], Tensor], after: int = 8) -> nn.Module:
 
 
 def state(model: nn.Module, *optimizers: torch.optim.Optimizer) -> dict[str, Any]:
-    """Everything that must not change: objects, bytes, versions, gradients, modes, hooks, attributes, randomness."""
-    tensors = {n: t for n, t in [*model.named_parameters(), *model.named_buffers()]}
+    """What must not change: objects, bytes, versions, gradients, modes, hooks, attributes, randomness."""
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
     held = {
         f"{number}/{name}/{key}": value
         for number, optimizer in enumerate(optimizers)
@@ -525,26 +565,35 @@ def state(model: nn.Module, *optimizers: torch.optim.Optimizer) -> dict[str, Any
     every |= {name: value for name, value in held.items() if isinstance(value, Tensor)}
     return {
         "objects": {name: id(t) for name, t in every.items()},
-        "bytes": {name: (t.shape, t.stride(), t.dtype, t.numpy(force=True).tobytes()) for name, t in every.items()},
+        "bytes": {n: (t.shape, t.stride(), t.dtype, t.numpy(force=True).tobytes()) for n, t in every.items()},
         "flags": {name: (t.requires_grad, t._version) for name, t in model.named_parameters()},
         "modules": {name: (id(m), m.training) for name, m in model.named_modules()},
         "hooks": [len(v) for m in model.modules() for k, v in vars(m).items() if "hooks" in k],
-        "global hooks": [len(v) for k, v in vars(torch.nn.modules.module).items() if k.startswith("_global") and "hooks" in k and v is not None and not isinstance(v, bool)],
-        "attributes": {f"{n}.{k}": v for n, m in model.named_modules() for k, v in vars(m).items() if isinstance(v, int | float | str | tuple)},
+        "global hooks": [len(hooks) for hooks in _global_hooks()],
+        "attributes": {
+            f"{name}.{key}": value
+            for name, module in model.named_modules()
+            for key, value in vars(module).items()
+            if isinstance(value, int | float | str | tuple)
+        },
         "optimizers": repr(held),
         "modes": len(torch.overrides._get_current_function_mode_stack()),
         "random": (torch.get_rng_state().tolist(), repr(np.random.get_state()), repr(random.getstate())),  # noqa: NPY002
         "grad mode": torch.is_grad_enabled(),
-    }  # fmt: skip
+    }
+
+
+def _global_hooks() -> list[dict[int, Any]]:
+    every = vars(nn.modules.module)
+    return [value for name, value in every.items() if name.startswith("_global") and isinstance(value, dict)]
 
 
 def lived_in(model: nn.Module, inputs: Any) -> nn.Module:
-    """As a user has it in the middle of training: gradients, hooks, some modules in another mode, some frozen."""
+    """As a user has it in the middle of training: gradients, hooks, one module in eval mode, one frozen."""
     modules = [*model.modules()]
     model.train()
     modules[-1].eval()
     modules[0].register_forward_hook(lambda *_: None)
-    [*model.parameters()][0].requires_grad_(False)
+    next(iter(model.parameters())).requires_grad_(False)
     sum(t.sum() for t in forward(model, inputs) if t.requires_grad).backward()
     return model
-

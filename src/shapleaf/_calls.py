@@ -60,10 +60,10 @@ class Calls(TorchFunctionMode):
             register_module_forward_pre_hook(push),
             register_module_forward_hook(pop, always_call=True),
         )
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
         for hook in self._hooks:
             hook.remove()

@@ -136,6 +136,15 @@ def per_example(loss: Loss, output: Any, target: Any, examples: int) -> Tensor:
     return value
 
 
+def mixed(what: str) -> CriterionError:
+    """The error when nothing can be said about a single example."""
+    return CriterionError(
+        f"{what}, so nothing can be measured per example. Either the model or the loss mixes the examples of "
+        "a batch (a norm by batch statistics, say), or they do not lie along the first axis in its middle; "
+        "a batch size of 1 works in any case."
+    )
+
+
 def gradients(loss: Tensor, wanted: Sequence[Tensor], *, instead: str) -> list[Tensor | None]:
     """The gradient of a summed loss with respect to each tensor, None where it does not depend on it.
 

@@ -13,9 +13,10 @@ import typer
 from .errors import BudgetError, CriterionError, DataError
 
 if TYPE_CHECKING:
-    from .allocation import Budget, Strategy
+    from .budgets import Budget
     from .criteria import Criterion
     from .integrations.datasets import Images
+    from .strategies import Strategy
 
 _DATA = "Data"
 
@@ -102,7 +103,9 @@ def criterion(name: str) -> Criterion:
         made: object = found() if isinstance(found, type) else found
     except TypeError as error:
         raise CriterionError(f"{name} cannot be made without arguments: {error}.") from error
-    if not isinstance(made, sl.Criterion):
+    from .criteria import Criterion
+
+    if not isinstance(made, Criterion):
         raise CriterionError(f"{name} is no criterion: it lacks the attribute needs or the method score.")
     return made
 

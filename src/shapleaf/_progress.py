@@ -15,7 +15,7 @@ def quiet(value: bool = True) -> None:
 
     >>> quiet()
     """
-    global _quiet
+    global _quiet  # noqa: PLW0603 - a switch for the whole process
     _quiet = value
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from . import __version__, _context
 from ._progress import progress
@@ -36,7 +38,8 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
     """Score every unit of every group: higher means needed more.
 
     Criteria that need gradients share one forward and one backward among all groups; those that
-    play the game are run group by group. The model is left as it was found.
+    play the game are run group by group. Examples that influence each other are noticed on the first
+    batch. The model is left as it was found.
 
     Args:
         model: the model that ``graph`` was traced from.
@@ -51,7 +54,8 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
     Raises:
         StaleGraphError: the graph belongs to another model.
         DataError: data are missing, empty, unlabelled, or do not fit the model.
-        CriterionError: the loss is not per example or not finite, or the scores are unusable.
+        CriterionError: the loss is not per example or not finite, or changes with the other examples of the
+            batch, or the scores are unusable.
 
     >>> import shapleaf as sl
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -184,18 +188,20 @@ def _differentiate(
         for batch in batches(data, device=_context.device_of(model), labelled=_labelled(criterion)):
             ids = tuple(range(batch.first, batch.first + batch.examples))
             tally.samples += batch.examples
-            masks, by_mask, by_read = _gradients(model, gates, batch, loss, criterion.needs)
+            found = _gradients(model, gates, batch, loss, criterion.needs)
+            if not batch.first:
+                _check_places(model, gates, batch, loss, found)
             for group in groups:
-                reads = _reads(group, gates, masks)
+                reads = _reads(group, gates, found.masks)
                 probe = Probe(
                     group,
                     model,
                     seed,
                     criterion.needs,
                     ids,
-                    reads=[(masks.seen[key].detach(), index) for key, index in reads.items()],
-                    activation_gradients=[by_read[key] for key in reads] if by_read else (),
-                    mask_gradients=by_mask.get(group.name),
+                    reads=[(found.masks.seen[key].detach(), index) for key, index in reads.items()],
+                    activation_gradients=[found.by_read[key] for key in reads] if found.by_read else (),
+                    mask_gradients=found.by_mask.get(group.name),
                 )
                 tally.add(group, criterion.score(probe), batch.examples)
             step("")
@@ -218,29 +224,57 @@ def _reads(group: Group, gates: Gates, masks: Masks) -> dict[Key, Tensor]:
     return found
 
 
-def _gradients(
-    model: nn.Module, gates: Gates, batch: Batch, loss: _context.Loss, needs: Needs
-) -> tuple[Masks, Mapping[str, Tensor], Mapping[Key, Tensor]]:
-    """One forward, and one backward if needed: the gradients of every mask and everything read."""
+@dataclass(slots=True)
+class _Pass:
+    """What one forward, and one backward if needed, left: gradients of every mask and everything read."""
+
+    masks: Masks
+    losses: Tensor | None = None
+    by_mask: Mapping[str, Tensor] = field(default_factory=dict)
+    by_read: Mapping[Key, Tensor] = field(default_factory=dict)
+
+
+def _gradients(model: nn.Module, gates: Gates, batch: Batch, loss: _context.Loss, needs: Needs) -> _Pass:
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     differentiate = bool(needs & (Needs.GRADIENT | Needs.MASK_GRADIENT))
     leaves = gates.ones(batch.examples, like)
     for leaf in leaves.values():
         leaf.requires_grad_(differentiate)
     masks = Masks(leaves)
+    _context.reseed(0)  # a model that draws random numbers draws the same for every batch
     with torch.set_grad_enabled(differentiate):
         with Reader(model, gates, masks):
             output = _context.forward(model, batch.inputs)
         if not differentiate:
-            return masks, {}, {}
+            return _Pass(masks)
         losses = _context.per_example(loss, output, batch.target, batch.examples)
     reads = masks.seen if Needs.GRADIENT in needs else {}
     wanted = [*leaves.values(), *reads.values()]
     instead = "a criterion without gradients, such as LeaveOneOut()"
     grads = _context.gradients(losses, wanted, instead=instead)
     filled = [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, grads, strict=True)]
-    return (
-        masks,
-        dict(zip(leaves, filled, strict=False)),
-        dict(zip(reads, filled[len(leaves) :], strict=True)),
-    )
+    by_mask = dict(zip(leaves, filled, strict=False))
+    return _Pass(masks, losses.detach(), by_mask, dict(zip(reads, filled[len(leaves) :], strict=True)))
+
+
+def _check_places(model: nn.Module, gates: Gates, batch: Batch, loss: _context.Loss, found: _Pass) -> None:
+    """What is read of the first example, and its loss, stay the same when all others are replaced by it."""
+    inputs, target = tree_map(_first_everywhere, (batch.inputs, batch.target))
+    alike = Masks({name: mask.detach() for name, mask in found.masks.masks.items()})
+    _context.reseed(0)
+    with torch.no_grad():
+        with Reader(model, gates, alike):
+            output = _context.forward(model, inputs)
+        if found.losses is not None:
+            again = _context.per_example(loss, output, target, batch.examples)
+            if not torch.allclose(again[:1], found.losses[:1], rtol=1e-3, atol=1e-5):
+                raise _context.mixed("the loss of an example changes with the other examples")
+    for key, read in found.masks.seen.items():
+        mine = read.detach()[: len(read) // batch.examples]
+        same = alike.seen[key][: len(mine)]
+        if not torch.allclose(mine, same, rtol=0, atol=1e-3 * float(mine.abs().max())):
+            raise _context.mixed("what is read of an example changes with the other examples")
+
+
+def _first_everywhere(leaf: Any) -> Any:
+    return leaf[:1].expand_as(leaf).clone() if isinstance(leaf, Tensor) else leaf

@@ -52,6 +52,14 @@ class CalibrationMean:
 
     Args:
         data: the calibration batches; by default the data that the criterion is computed on.
+
+    >>> import shapleaf as sl
+    >>> model = nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 1))
+    >>> plan = sl.plan(sl.trace(model, torch.zeros(1, 1)), {"0": (0,)})
+    >>> data = torch.randn(20, 1)
+    >>> filled = masked(model, plan, removal=CalibrationMean(data))(data)
+    >>> bool(torch.allclose(filled.mean(), model(data).mean(), atol=1e-6))
+    True
     """
 
     data: Any = field(default=None, compare=False, repr=False)
@@ -213,7 +221,7 @@ def masked(model: nn.Module, plan: Plan, *, removal: Removal | None = None) -> M
 
     For exact groups ``masked(model, plan)(x)`` equals ``prune(model, plan)[0](x)`` up to floating-point
     rounding; with ``removal=CalibrationMean(calibration)`` it equals pruning with ``FoldMean(calibration)``.
-    Masks lie where units are read in eval mode; what runs in train mode only (an auxiliary head) sees them all.
+    Masks lie where units are read in eval mode; what runs in train mode only sees all units.
 
     Raises:
         StaleGraphError: the plan belongs to another model.

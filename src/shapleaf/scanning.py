@@ -66,7 +66,7 @@ def scan(
     if points < 2:
         raise CriterionError(f"points={points}: a curve needs at least 2.")
     groups = [scores.graph[name] for name in scores.values]
-    steps = {g.name: sorted({round(g.size * k / points) for k in range(1, points + 1)}) for g in groups}
+    steps = {g.name: sorted({-(-g.size * k // points) for k in range(1, points + 1)}) for g in groups}
     states: dict[str, State] = {g.name: Mean().start(len(steps[g.name])) for g in groups}
     with _context.inference(model), progress("scan") as step:
         fill = (removal or CalibrationMean()).fill(model, Gates(groups), data)

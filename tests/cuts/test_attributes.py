@@ -6,14 +6,15 @@ import copy
 
 import pytest
 from torch import nn
-from zoo import NETS, conv, example, half_plan, head, settle
 
 import shapleaf as sl
 from shapleaf.records import Edit
 from shapleaf.surgery import attributes
+from zoo import NETS, conv, example, half_plan, head, settle
 
 SIZES = (
-    "in_features", "out_features", "in_channels", "out_channels", "groups", "num_features", "num_parameters", "input_size",
+    "in_features", "out_features", "in_channels", "out_channels", "groups", "num_features",
+    "num_parameters", "input_size",
 )  # fmt: skip
 
 
@@ -57,10 +58,16 @@ def test_every_layer_says_what_its_weights_are(name: str) -> None:
 
 
 def test_groups_follow_down_to_one() -> None:
-    model = settle(nn.Sequential(conv(3, 6), conv(6, 12, groups=6), nn.ConvTranspose2d(12, 12, 3, groups=6), head(12)))
+    model = settle(
+        nn.Sequential(conv(3, 6), conv(6, 12, groups=6), nn.ConvTranspose2d(12, 12, 3, groups=6), head(12))
+    )
     graph = sl.trace(model, example(1, 3, 5, 5))
     pruned = sl.prune(model, sl.plan(graph, {"0": [4]})).model
-    assert [(m.in_channels, m.out_channels, m.groups) for m in pruned[:3]] == [(3, 1, 1), (1, 2, 1), (2, 2, 1)]
+    assert [(m.in_channels, m.out_channels, m.groups) for m in pruned[:3]] == [
+        (3, 1, 1),
+        (1, 2, 1),
+        (2, 2, 1),
+    ]
 
 
 def test_a_layer_that_holds_a_tied_weight_under_another_name_follows() -> None:
@@ -85,7 +92,10 @@ def test_dropout_rates_scale_by_the_share_that_stays() -> None:
     plan = sl.plan(graph, {"0": range(3), "10": range(2)})
     pruned, receipt = sl.prune(model, plan, scale_dropout=True)
     assert (pruned[1].p, pruned[4].p, pruned[11].p) == (0.1, 0.1, 0.125)
-    assert [(e.module, e.before, e.after) for e in receipt.edits if e.attribute == "p"] == [("1", 0.2, 0.1), ("11", 0.5, 0.125)]
+    assert [(e.module, e.before, e.after) for e in receipt.edits if e.attribute == "p"] == [
+        ("1", 0.2, 0.1),
+        ("11", 0.5, 0.125),
+    ]
     assert sl.prune(model, plan).model[1].p == model[1].p == 0.2
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from zoo import NETS, example, forward, lived_in, settle, state
 
 import shapleaf as sl
 from shapleaf.surgery import slicing
+from zoo import NETS, example, forward, lived_in, settle, state
 
 
 def test_cuts_are_what_no_group_removes() -> None:
     model, inputs = NETS["dense"]()
     graph = sl.trace(model, inputs)
     cuts = slicing.cuts(sl.plan(graph, {"stem": [0, 4], "a.2": [1], "b.2": [0, 1, 2, 3]}))
-    assert {name: {dim: kept.tolist() for dim, kept in axes.items()} for name, axes in cuts.items() if "weight" in name} == {
+    kept = {name: {dim: positions.tolist() for dim, positions in axes.items()} for name, axes in cuts.items()}
+    assert {name: axes for name, axes in kept.items() if "weight" in name} == {
         "stem.weight": {0: [0, 4]}, "a.0.weight": {0: [0, 4]}, "a.2.weight": {0: [1], 1: [0, 4]},
-        "b.0.weight": {0: [0, 4, 6]}, "b.2.weight": {1: [0, 4, 6]}, "head.0.weight": {0: [0, 4, 6, 9, 10, 11, 12]},
-        "head.1.2.weight": {1: [0, 4, 6, 9, 10, 11, 12]},
+        "b.0.weight": {0: [0, 4, 6]}, "b.2.weight": {1: [0, 4, 6]},
+        "head.0.weight": {0: [0, 4, 6, 9, 10, 11, 12]}, "head.1.2.weight": {1: [0, 4, 6, 9, 10, 11, 12]},
     }  # fmt: skip
     assert slicing.cuts(sl.plan(graph, {})) == {}
 
@@ -51,9 +52,12 @@ def test_parameters_buffers_and_gradients_keep_their_identity() -> None:
     weight, mean, gradient = model[0].weight, model[1].running_mean, model[0].weight.grad.clone()
     rows = torch.tensor([1, 2])
     slicing.slice_tensors(model, {"0.weight": {0: rows}, "1.running_mean": {0: rows}})
-    assert model[0].weight is weight and model[1].running_mean is mean
-    assert torch.equal(weight.grad, gradient[1:3]) and mean.shape == (2,)
-    assert weight.is_leaf and weight.requires_grad
+    assert model[0].weight is weight
+    assert model[1].running_mean is mean
+    assert torch.equal(weight.grad, gradient[1:3])
+    assert mean.shape == (2,)
+    assert weight.is_leaf
+    assert weight.requires_grad
 
 
 def test_backward_works_on_the_same_parameters_even_while_an_old_graph_lives() -> None:
@@ -80,8 +84,10 @@ def test_everything_is_put_back_after_an_exception() -> None:
     model, inputs = NETS["plain"]()
     lived_in(model, inputs)
     before, bias = state(model), model[4].bias
-    with pytest.raises(KeyboardInterrupt), slicing.restored_on_failure(model):
-        slicing.slice_tensors(model, {"0.weight": {0: torch.tensor([0])}, "1.running_var": {0: torch.tensor([0])}})
+    with pytest.raises(KeyboardInterrupt), slicing.restored_on_failure(model):  # noqa: PT012
+        slicing.slice_tensors(
+            model, {"0.weight": {0: torch.tensor([0])}, "1.running_var": {0: torch.tensor([0])}}
+        )
         model[4].bias = nn.Parameter(torch.zeros(8))
         model[0].weight.grad = None
         raise KeyboardInterrupt

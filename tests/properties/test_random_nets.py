@@ -12,15 +12,26 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-from zoo import Apply, example, gap, run, settle
 
 import shapleaf as sl
+from zoo import Apply, example, gap, run, settle
 
 Block = tuple[nn.Module, int]
 fast = settings(
-    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-ACTIVATIONS = (nn.ReLU, nn.GELU, nn.Sigmoid, nn.Hardswish, nn.PReLU, nn.Softplus, lambda: nn.ReLU(inplace=True))
+ACTIVATIONS = (
+    nn.ReLU,
+    nn.GELU,
+    nn.Sigmoid,
+    nn.Hardswish,
+    nn.PReLU,
+    nn.Softplus,
+    lambda: nn.ReLU(inplace=True),
+)
 WIDTHS = st.sampled_from([2, 3, 4, 6, 8])
 
 
@@ -35,7 +46,9 @@ class Kind:
         if not self.maps:
             return nn.Linear(i, o, bias=bias)
         kernel, dilation = draw(st.sampled_from([(1, 1), (3, 1), (3, 2)]))
-        return nn.Conv2d(i, o, kernel, padding=kernel // 2 * dilation, dilation=dilation, bias=bias, groups=groups)
+        return nn.Conv2d(
+            i, o, kernel, padding=kernel // 2 * dilation, dilation=dilation, bias=bias, groups=groups
+        )
 
     def norm(self, width: int) -> nn.Module:
         return nn.BatchNorm2d(width) if self.maps else nn.BatchNorm1d(width)
@@ -56,7 +69,9 @@ def norm(draw: Any, kind: Kind, width: int) -> Block:
 
 def residual(draw: Any, kind: Kind, width: int) -> Block:
     middle = draw(WIDTHS)
-    body = nn.Sequential(kind.layer(draw, width, middle), activation(draw, kind, middle)[0], kind.layer(draw, middle, width))
+    body = nn.Sequential(
+        kind.layer(draw, width, middle), activation(draw, kind, middle)[0], kind.layer(draw, middle, width)
+    )
     return Apply(lambda self, x: x + self.body(x), body=body), width
 
 
@@ -68,7 +83,9 @@ def projected(draw: Any, kind: Kind, width: int) -> Block:
 
 def concat(draw: Any, kind: Kind, width: int) -> Block:
     out = draw(WIDTHS)
-    return Apply(lambda self, x: torch.cat([x, F.relu(self.a(x))], 1), a=kind.layer(draw, width, out)), width + out
+    return Apply(
+        lambda self, x: torch.cat([x, F.relu(self.a(x))], 1), a=kind.layer(draw, width, out)
+    ), width + out
 
 
 def halves(draw: Any, kind: Kind, width: int) -> Block:
@@ -117,13 +134,19 @@ def excited(draw: Any, kind: Kind, width: int) -> Block:
 
 def places(draw: Any, kind: Kind, width: int) -> Block:
     assume(kind.maps)
-    options = (nn.MaxPool2d(3, 1, 1), nn.AvgPool2d(3, 1, 1), nn.Upsample(scale_factor=1.5), nn.ReflectionPad2d(1), nn.ZeroPad2d(1))
+    options = (
+        nn.MaxPool2d(3, 1, 1),
+        nn.AvgPool2d(3, 1, 1),
+        nn.Upsample(scale_factor=1.5),
+        nn.ReflectionPad2d(1),
+        nn.ZeroPad2d(1),
+    )
     return draw(st.sampled_from(options)), width
 
 
 BLOCKS: tuple[Callable[..., Block], ...] = (
-    plain, plain, activation, activation, norm, residual, projected, concat, halves, twice, mirrored, summed, depthwise,
-    grouped, excited, places,
+    plain, plain, activation, activation, norm, residual, projected, concat, halves, twice, mirrored, summed,
+    depthwise, grouped, excited, places,
 )  # fmt: skip
 
 
@@ -170,7 +193,8 @@ def test_masked_equals_pruned_and_costs_are_real(data: Any) -> None:
     expected, received = run(sl.masked(model, plan), x), run(pruned, x)
     assert bool(received[0].isfinite().all())
     assert gap(expected, received) < 1e-11
-    assert receipt.error is not None and receipt.error < 1e-11
+    assert receipt.error is not None
+    assert receipt.error < 1e-11
     with FlopCounterMode(display=False) as counter:
         run(pruned, x)
     assert plan.after.params == sum(p.numel() for p in pruned.parameters())

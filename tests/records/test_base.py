@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from shapleaf.errors import DataError
 from shapleaf.records import Blocked, Cost, Graph, Measurement, Plan, Receipt, Report, Scores
 from shapleaf.records._base import Part, Record
 
@@ -72,6 +73,7 @@ def test_classes_are_compared_too() -> None:
     assert a != "w"
 
 
+dumps = json.dumps
 RECORDS = ("graph", "scores", "plan", "receipt", "report")
 
 
@@ -107,6 +109,16 @@ def test_save_and_load_round_trip(record: Record, tmp_path) -> None:
     assert loaded == record
     assert str(loaded) == str(record)
     assert [file.name for file in path.parent.iterdir()] == ["record.safetensors"]
+
+
+def test_a_field_that_no_record_has_is_refused(record: Record, tmp_path, monkeypatch) -> None:
+    """A misspelt or newer field must not be dropped in silence."""
+    monkeypatch.setattr(
+        json, "dumps", lambda value: dumps({**value, "record": {**value["record"], "kept": 1}})
+    )
+    record.save(tmp_path / "record")
+    with pytest.raises(DataError, match="at kept: Unexpected keyword argument"):
+        type(record).load(tmp_path / "record")
 
 
 def test_json_is_plain(record: Record) -> None:

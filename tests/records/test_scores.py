@@ -59,6 +59,27 @@ def test_standard_errors_have_the_shape_of_their_scores(
         Scores(graph=graph, values={"fc": torch.zeros(3)}, stderr=stderr)
 
 
+@pytest.mark.parametrize(
+    "curve",
+    [
+        [],
+        [0.0, 3.0],
+        [[0.0, 0.0], [3.0, 1.0]],
+        [[0.0, 0, 0], [2, 1, 0]],
+        [[1.0, 0, 0], [3, 1, 0]],
+        [[0.0, 0, 0], [2, 1, 0], [1, 1, 0], [3, 1, 0]],
+    ],
+)
+def test_curves_lead_from_none_removed_to_all(graph: Graph, curve: list) -> None:
+    values = {"fc": torch.zeros(3)}
+    good = torch.tensor([[0.0, 0, 0], [1, -0.5, 0.1], [3, 1, 0.1]])
+    assert torch.equal(Scores(graph=graph, values=values, curves={"fc": good}).curves["fc"], good)
+    with pytest.raises(
+        CriterionError, match="the curve of group fc must have rows .* from none removed to all 3"
+    ):
+        Scores(graph=graph, values=values, curves={"fc": torch.tensor(curve)})
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.lists(st.floats(width=32), min_size=3, max_size=3),

@@ -10,11 +10,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from zoo import (
-    INEXACT, NETS, Apply, conv, example, forward, gap, half_plan, lived_in, random_plan, run, settle, state,
-)  # fmt: skip
 
 import shapleaf as sl
+from zoo import (
+    INEXACT,
+    NETS,
+    Apply,
+    conv,
+    example,
+    forward,
+    gap,
+    half_plan,
+    lived_in,
+    random_plan,
+    run,
+    settle,
+    state,
+)  # fmt: skip
 
 EXACT = sorted(set(NETS) - INEXACT)
 
@@ -28,7 +40,8 @@ def test_masked_equals_pruned(name: str) -> None:
     for plan in (half_plan(graph), *(random_plan(graph, seed) for seed in range(6))):
         pruned, receipt = sl.prune(model, plan)
         assert gap(run(sl.masked(model, plan), inputs), run(pruned, inputs)) < 1e-12
-        assert receipt.error is not None and receipt.error < 1e-12
+        assert receipt.error is not None
+        assert receipt.error < 1e-12
 
 
 @pytest.mark.parametrize("name", sorted(INEXACT))
@@ -36,7 +49,8 @@ def test_groups_that_are_not_exact_are_pruned_and_say_so(name: str) -> None:
     model, inputs = NETS[name]()
     plan = half_plan(sl.trace(model, inputs))
     pruned, receipt = sl.prune(model, plan)
-    assert receipt.error is None and "not exact, not compared" in str(receipt)
+    assert receipt.error is None
+    assert "not exact, not compared" in str(receipt)
     assert gap(run(sl.masked(model, plan), inputs), run(pruned, inputs)) > 1e-3
 
 
@@ -47,7 +61,8 @@ def test_keeping_all_is_bitwise_identity(name: str) -> None:
     pruned, receipt = sl.prune(model, plan)
     before = {name: t.numpy().tobytes() for name, t in model.state_dict().items()}
     assert {name: t.numpy().tobytes() for name, t in pruned.state_dict().items()} == before
-    assert receipt.edits == () and receipt.error == 0
+    assert receipt.edits == ()
+    assert receipt.error == 0
     for function in (pruned, sl.masked(model, plan)):
         assert all(torch.equal(a, b) for a, b in zip(run(model, inputs), run(function, inputs), strict=True))
 
@@ -64,7 +79,10 @@ def test_pruning_twice_is_pruning_by_the_composed_plan(name: str, seed: int) -> 
     composed = first.compose(second)
     at_once = sl.prune(model, composed).model
     assert twice.state_dict().keys() == at_once.state_dict().keys()
-    assert all(torch.equal(a, b) for a, b in zip(twice.state_dict().values(), at_once.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(twice.state_dict().values(), at_once.state_dict().values(), strict=True)
+    )
     assert composed.after == sl.cost(first.graph, {name: len(kept) for name, kept in composed.keep.items()})
 
 
@@ -121,7 +139,8 @@ def test_aliases_stay_aliases() -> None:
     model, inputs = NETS["tied"]()
     shared = model[2].weight
     sl.prune_(model, half_plan(sl.trace(model, inputs)))
-    assert model[2].weight is model[4].weight is shared and shared.shape == (4, 4)
+    assert model[2].weight is model[4].weight is shared
+    assert shared.shape == (4, 4)
     pruned = sl.prune(model, half_plan(sl.trace(model, inputs))).model
     assert pruned[2].weight is pruned[4].weight is not shared
 
@@ -173,37 +192,26 @@ def test_a_replay_on_another_architecture_is_refused() -> None:
     assert state(pruned) == before
 
 
-def literal(f: Callable[..., Tensor], **layers: nn.Module) -> nn.Module:
-    return settle(Apply(f, **layers))
+def literal(f: Callable[[Tensor], Tensor], reader: nn.Module) -> Callable[[], nn.Module]:
+    """Eight maps of 6 x 6, something done to them that names a number, and a layer that reads it."""
+    return lambda: settle(Apply(lambda self, x: self.b(f(F.relu(self.a(x)))), a=conv(3, 8), b=reader))
+
+
+def _checked(x: Tensor) -> Tensor:
+    if x.shape[1] != 8:
+        raise KeyError("eight channels are expected")
+    return x
 
 
 LITERALS: dict[str, Callable[[], nn.Module]] = {
-    "view": lambda: literal(lambda self, x: self.b(F.relu(self.a(x)).view(-1, 288)), a=conv(3, 8), b=nn.Linear(288, 3)),
-    "view per example": lambda: literal(
-        lambda self, x: self.b(F.relu(self.a(x)).view(len(x), 288)), a=conv(3, 8), b=nn.Linear(288, 3)
-    ),
-    "unflatten": lambda: literal(
-        lambda self, x: self.b(self.u(F.relu(self.a(x).mean((2, 3)))).sum(2)), a=conv(3, 8), u=nn.Unflatten(1, (8, 1)), b=nn.Linear(8, 3)
-    ),
-    "split sizes": lambda: literal(
-        lambda self, x: self.b(torch.cat(F.relu(self.a(x)).split([4, 4], 1)[::-1], 1)).mean((2, 3)), a=conv(3, 8), b=conv(8, 3)
-    ),
-    "split size": lambda: literal(
-        lambda self, x: self.b(sum(F.relu(self.a(x)).split(4, 1))).mean((2, 3)), a=conv(3, 8), b=conv(4, 3)
-    ),
-    "regrouping": lambda: literal(
-        lambda self, x: self.b(F.relu(self.a(x)).view(len(x), -1, 4, 6, 6).transpose(1, 2).flatten(1, 2)), a=conv(3, 8), b=conv(8, 3)
-    ),
-    "assertion": lambda: literal(
-        lambda self, x: _checked(self.b, F.relu(self.a(x))), a=conv(3, 8), b=conv(8, 3)
-    ),
-}  # fmt: skip
-
-
-def _checked(layer: nn.Module, x: Tensor) -> Tensor:
-    if x.shape[1] != 8:
-        raise KeyError("eight channels are expected")
-    return layer(x)
+    "view": literal(lambda x: x.view(-1, 288), nn.Linear(288, 3)),
+    "view per example": literal(lambda x: x.view(len(x), 288), nn.Linear(288, 3)),
+    "unflatten": literal(lambda x: nn.Unflatten(1, (8, 1))(x.mean((2, 3))).sum(2), nn.Linear(8, 3)),
+    "split sizes": literal(lambda x: torch.cat(x.split([4, 4], 1)[::-1], 1), conv(8, 3)),
+    "split size": literal(lambda x: sum(x.split(4, 1)), conv(4, 3)),  # type: ignore[arg-type, return-value]
+    "regrouping": literal(lambda x: x.view(len(x), -1, 4, 6, 6).transpose(1, 2).flatten(1, 2), conv(8, 3)),
+    "a check": literal(_checked, conv(8, 3)),
+}
 
 
 @pytest.mark.parametrize("name", LITERALS)
@@ -214,8 +222,15 @@ def test_a_size_that_code_holds_is_refused_and_the_model_is_intact(name: str) ->
     optimizer = torch.optim.Adam(model.parameters())
     optimizer.step()
     before = state(model, optimizer)
-    for plan in (half_plan(graph), random_plan(graph, 1), sl.plan(graph, {"a": [0]} if not graph.ties else {g.name: [0] for g in graph})):
-        with pytest.raises(sl.PlanError, match="(does not run|returned shapes|differs from the masked one).*nothing was changed"):
+    for plan in (
+        half_plan(graph),
+        random_plan(graph, 1),
+        sl.plan(graph, {"a": [0]} if not graph.ties else {g.name: [0] for g in graph}),
+    ):
+        with pytest.raises(
+            sl.PlanError,
+            match="(does not run|returned shapes|differs from the masked one).*nothing was changed",
+        ):
             sl.prune_(model, plan, optimizer=optimizer, compensate=sl.FoldMean([inputs]))
         with pytest.raises(sl.PlanError, match="nothing was changed"):
             sl.prune(model, plan)
@@ -225,16 +240,18 @@ def test_a_size_that_code_holds_is_refused_and_the_model_is_intact(name: str) ->
 
 
 def test_rolling_back_takes_added_biases_and_dropout_rates_with_it() -> None:
-    model = literal(
-        lambda self, x: self.c(self.d(F.relu(self.b(F.relu(self.a(x)))).view(-1, 288))),
-        a=conv(3, 8), b=conv(8, 8, bias=False), d=nn.Dropout(0.5), c=nn.Linear(288, 3),
-    )  # fmt: skip
+    def run(self: Any, x: Tensor) -> Tensor:
+        return self.c(self.d(F.relu(self.b(F.relu(self.a(x)))).view(-1, 288)))
+
+    layers = {"a": conv(3, 8), "b": conv(8, 8, bias=False), "d": nn.Dropout(0.5), "c": nn.Linear(288, 3)}
+    model = settle(Apply(run, **layers))
     inputs = example(2, 3, 6, 6)
     plan = half_plan(sl.trace(model, inputs))
     before = state(model)
     with pytest.raises(sl.PlanError, match="nothing was changed"):
         sl.prune_(model, plan, compensate=sl.FoldMean([inputs]), scale_dropout=True)
-    assert model.b.bias is None and state(model) == before
+    assert model.b.bias is None
+    assert state(model) == before
 
 
 def test_an_interrupt_rolls_back_too() -> None:
@@ -258,7 +275,9 @@ def test_a_stale_plan_is_refused() -> None:
     sl.prune_(model, plan)
     before = state(model)
     for verb in (sl.prune, sl.prune_, sl.masked):
-        with pytest.raises(sl.StaleGraphError, match=r"0.weight is \(\(4, 5\), 'float64'\), expected \(\(8, 5\)"):
+        with pytest.raises(
+            sl.StaleGraphError, match=r"0.weight is \(\(4, 5\), 'float64'\), expected \(\(8, 5\)"
+        ):
             verb(model, plan)
     assert state(model) == before
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from zoo import NETS, between, example, half_plan, settle
 
 import shapleaf as sl
 from shapleaf.surgery import attributes, slicing
 from shapleaf.surgery.verification import Proof, _difference
 from shapleaf.tracing.labels import narrow
 from shapleaf.tracing.opcall import OpCall
+from zoo import NETS, between, example, half_plan, settle
 
 VECTORS = example(2, 6)
 
@@ -26,7 +26,7 @@ INEXACT: dict[str, Callable[[Tensor], Tensor]] = {
     "max with indices": lambda x: x - x.max(1, keepdim=True)[0],
     "all axes": lambda x: x / (x.mean() + 1),
     "variance": lambda x: x / (x.var(1, keepdim=True) + 1e-5).sqrt(),
-    "variance and mean": lambda x: (lambda v, m: (x - m) / (v + 1e-5).sqrt())(*torch.var_mean(x, 1, keepdim=True)),
+    "variance and mean": lambda x: x / (1 + sum(torch.var_mean(x, 1, keepdim=True)).square()),
     "logsumexp": lambda x: x - x.logsumexp(1, keepdim=True),
 }
 
@@ -37,10 +37,11 @@ def test_statistics_over_units_do_not_hide_a_wrong_regrouping(name: str) -> None
     model = between(INEXACT[name])
     graph = sl.trace(model, VECTORS)
     receipt = sl.prune(model, half_plan(graph)).receipt
-    assert not graph["a"].exact and receipt.error is None
+    assert not graph["a"].exact
+    assert receipt.error is None
 
     model = between(lambda x: INEXACT[name](x).view(len(x), -1, 4).transpose(1, 2).flatten(1))
-    with pytest.raises(sl.PlanError, match="differs from the masked one by .* in a way that the trace did not see"):
+    with pytest.raises(sl.PlanError, match="differs from the masked one by .*; nothing was changed"):
         sl.prune(model, half_plan(sl.trace(model, VECTORS)))
 
 

@@ -1,4 +1,4 @@
-"""Golden texts: what was printed once must be printed again; ``pytest tests/tracing --regen`` writes them anew."""
+"""Golden texts: what was printed must be printed again; ``pytest tests/tracing --regen`` writes them anew."""
 
 from __future__ import annotations
 

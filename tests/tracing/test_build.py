@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from zoo import NETS, Apply, conv, example, forward, gap, head, run, settle
 
 import shapleaf as sl
 from shapleaf.masking import Gate, Gates, Reader
 from shapleaf.records import Group
+from zoo import NETS, Apply, conv, example, forward, gap, head, run, settle
 
 GOLDEN = (
-    "plain", "option_a", "dense", "depthwise", "grouped", "shufflenet", "squeeze_excite", "flatten", "branches", "channel_mean",
+    "plain", "option_a", "dense", "depthwise", "grouped", "shufflenet", "squeeze_excite", "flatten",
+    "branches", "channel_mean",
 )  # fmt: skip
 
 
@@ -29,7 +30,10 @@ def spelled_out(graph: sl.Graph) -> str:
         lines += ["", group.name]
         lines += [f"  {s.tensor}[{s.dim}] {s.index.tolist()}" for s in group.slices]
         lines += [f"  read by {s.call} argument {s.arg} with {s.weight}[{s.dim}]" for s in group.sites]
-    lines += ["", *(f"{op.call}: {op.scale:g}" + "".join(f" x {_length(a)}" for a in op.axes) for op in graph.ops)]
+    lines += [
+        "",
+        *(f"{op.call}: {op.scale:g}" + "".join(f" x {_length(a)}" for a in op.axes) for op in graph.ops),
+    ]
     return "\n".join(lines)
 
 
@@ -148,7 +152,16 @@ def test_a_residual_stage_by_hand() -> None:
     group = sl.trace(*NETS["residual"]())["stem"]
     bn = lambda name: [f"{name}.{part}[0]" for part in ("weight", "bias", "running_mean", "running_var")]  # noqa: E731
     assert sorted(owners(group)) == sorted(
-        ["stem.weight[0]", "stem.bias[0]", *bn("bn0"), "c2.weight[0]", *bn("bn2"), "c1.weight[1]", "c3.weight[1]", "down.weight[1]"]
+        [
+            "stem.weight[0]",
+            "stem.bias[0]",
+            *bn("bn0"),
+            "c2.weight[0]",
+            *bn("bn2"),
+            "c1.weight[1]",
+            "c3.weight[1]",
+            "down.weight[1]",
+        ]
     )
     assert {site.call for site in group.sites} == {"c1:conv2d#0", "c3:conv2d#0", "down:conv2d#0"}
     assert len({site.source for site in group.sites}) == 2  # c3 and down read the same tensor
@@ -190,9 +203,13 @@ def test_a_group_is_named_after_what_produces_it() -> None:
 def test_tied_parameters_are_one_tensor_with_aliases() -> None:
     graph = sl.trace(*NETS["tied"]())
     tensors = {info.name: info for info in graph.tensors}
-    assert tensors["2.weight"].aliases == ("4.weight",) and "4.weight" not in tensors
+    assert tensors["2.weight"].aliases == ("4.weight",)
+    assert "4.weight" not in tensors
     (group,) = graph
-    assert {(s.tensor, s.dim) for s in group.slices if s.tensor == "2.weight"} == {("2.weight", 0), ("2.weight", 1)}
+    assert {(s.tensor, s.dim) for s in group.slices if s.tensor == "2.weight"} == {
+        ("2.weight", 0),
+        ("2.weight", 1),
+    }
 
 
 def test_what_never_runs_is_frozen() -> None:
@@ -230,9 +247,16 @@ def test_dropouts_and_norms_are_noted() -> None:
 def test_a_batch_norm_that_is_not_the_only_reader_or_runs_twice_is_not_noted() -> None:
     model = settle(
         Apply(
-            lambda self, x: self.h(self.twice(self.a(x)) + self.twice(self.b(x)) + self.n(y := self.c(x)) + y),
-            a=conv(3, 4), b=conv(3, 4), c=conv(3, 4), twice=nn.BatchNorm2d(4), n=nn.BatchNorm2d(4), h=head(4),
-        )  # fmt: skip
+            lambda self, x: self.h(
+                self.twice(self.a(x)) + self.twice(self.b(x)) + self.n(y := self.c(x)) + y
+            ),
+            a=conv(3, 4),
+            b=conv(3, 4),
+            c=conv(3, 4),
+            twice=nn.BatchNorm2d(4),
+            n=nn.BatchNorm2d(4),
+            h=head(4),
+        )
     )
     assert sl.trace(model, example(1, 3, 5, 5)).norms == ()
 

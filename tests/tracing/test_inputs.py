@@ -34,7 +34,8 @@ def test_unknown_kinds_are_refused_by_name() -> None:
 
 def test_mappings_become_dicts() -> None:
     inputs = plain((UserDict(a=torch.zeros(1)), [1]))
-    assert type(inputs[0]) is dict and inputs[1] == [1]
+    assert type(inputs[0]) is dict
+    assert inputs[1] == [1]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,8 @@ def test_imitations_have_shape_dtype_and_range(example: torch.Tensor) -> None:
     copy = imitate(describe(example))
     assert (copy.shape, copy.dtype) == (example.shape, example.dtype)
     if example.numel() > 1 and not example.is_complex():
-        assert example.min() <= copy.min() and copy.max() <= example.max()
+        assert example.min() <= copy.min()
+        assert copy.max() <= example.max()
 
 
 def test_one_number_all_over_says_little_so_imitations_vary() -> None:
@@ -90,7 +92,9 @@ def test_another_number_of_examples_replaces_the_first_length_that_all_share() -
 def test_imitations_depend_on_the_seed_and_the_place_alone() -> None:
     spec = describe((torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0])))
     a, b, other = imitate(spec), imitate(spec), imitate(spec, seed=1)
-    assert torch.equal(a[0], b[0]) and not torch.equal(a[0], a[1]) and not torch.equal(a[0], other[0])
+    assert torch.equal(a[0], b[0])
+    assert not torch.equal(a[0], a[1])
+    assert not torch.equal(a[0], other[0])
 
 
 def test_meta_tensors_are_described_without_their_values() -> None:

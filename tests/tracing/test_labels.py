@@ -24,8 +24,10 @@ def parts(*groups: list[int]) -> tuple[np.ndarray, ...]:
 def test_every_axis_longer_than_one_gets_fresh_labels() -> None:
     flow, (tensor,) = labeling((3, 1, 2))
     rows, columns = flow.of(tensor)
-    assert rows.flatten().tolist() == [1, 2, 3] and axes_of(rows) == (0,)
-    assert columns.flatten().tolist() == [4, 5] and axes_of(columns) == (2,)
+    assert rows.flatten().tolist() == [1, 2, 3]
+    assert axes_of(rows) == (0,)
+    assert columns.flatten().tolist() == [4, 5]
+    assert axes_of(columns) == (2,)
     assert flow.count == 6
 
 
@@ -54,7 +56,8 @@ def test_components_of_a_long_chain() -> None:
 def test_elementwise_operands_are_united_label_by_label() -> None:
     flow, (a, b) = labeling((3,), (2, 3))
     (result, rows) = flow.meet([(flow.of(a), a.shape), (flow.of(b), b.shape)], (2, 3), "")
-    assert result.tolist() == [[1, 2, 3]] and rows.tolist() == [[4], [5]]
+    assert result.tolist() == [[1, 2, 3]]
+    assert rows.tolist() == [[4], [5]]
     assert flow.solve().tolist() == [0, 1, 2, 3, 4, 5, 1, 2, 3]
 
 
@@ -79,7 +82,7 @@ def test_a_class_with_a_frozen_member_must_stay_and_says_why() -> None:
 
 
 def test_units_on_the_same_axes_have_one_signature() -> None:
-    flow, (a, b) = labeling((4,), (2,))
+    flow, (_a, b) = labeling((4,), (2,))
     flow.unite(torch.tensor([1, 2]), flow.of(b)[0])
     kinds = flow.signatures(flow.solve())
     assert kinds[1] == kinds[2] != kinds[3] == kinds[4]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from zoo import between, example, prove
 
 import shapleaf as sl
 from shapleaf.tracing.opcall import OpCall
 from shapleaf.tracing.ops import RULES
+from zoo import between, example, prove
 
 
 def test_a_rule_sees_arguments_by_place_or_name_and_gives_fields() -> None:
@@ -39,5 +39,9 @@ def test_giving_no_fields_takes_away_those_there_were() -> None:
 
 def test_rules_are_merged_for_one_trace_only() -> None:
     before = dict(RULES)
-    sl.trace(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), torch.zeros(1, 2), rules={"mm": before["mm"], "x": print})
+    sl.trace(
+        nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)),
+        torch.zeros(1, 2),
+        rules={"mm": before["mm"], "x": print},
+    )
     assert before == RULES

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from zoo import Apply, Weights, between, conv, example, head, prove, settle
 
 import shapleaf as sl
+from zoo import Apply, Weights, conv, example, head, prove, settle
 
 VECTORS, MAPS, TOKENS = example(2, 6), example(2, 3, 6, 6), example(2, 5, 6)
 
@@ -33,7 +33,11 @@ PRODUCTS: dict[str, Callable[[Any, Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_all_ways_to_multiply_read_the_same_units(name: str) -> None:
-    model = settle(Weights(lambda self, x: PRODUCTS[name](self, F.relu(x @ self.v)) @ self.u, v=(6, 8), w=(8, 5), u=(5, 5)))
+    model = settle(
+        Weights(
+            lambda self, x: PRODUCTS[name](self, F.relu(x @ self.v)) @ self.u, v=(6, 8), w=(8, 5), u=(5, 5)
+        )
+    )
     graph = sl.trace(model, VECTORS)
     assert owners(graph["v"]) == {"v[1]": [[i] for i in range(8)], "w[0]": [[i] for i in range(8)]}
     (site,) = graph["v"].sites
@@ -48,7 +52,10 @@ def test_a_product_of_activations_reads_units_without_a_weight() -> None:
 
     model = settle(Apply(run, q=nn.Linear(6, 8), k=nn.Linear(6, 8), v=nn.Linear(6, 7), o=nn.Linear(7, 2)))
     graph = sl.trace(model, TOKENS)
-    assert {g.name: (g.size, [s.weight for s in g.sites]) for g in graph} == {"q": (8, [None]), "v": (7, ["o.weight"])}
+    assert {g.name: (g.size, [s.weight for s in g.sites]) for g in graph} == {
+        "q": (8, [None]),
+        "v": (7, ["o.weight"]),
+    }
     prove(model, TOKENS, graph)
 
 
@@ -65,16 +72,36 @@ def test_heads_of_attention_are_frozen_and_the_reason_is_named() -> None:
 
 def test_units_along_the_examples_axis_are_frozen() -> None:
     model = settle(Weights(lambda self, x: (self.w.t() @ F.relu(x @ self.v).t()).t(), v=(6, 8), w=(8, 2)))
-    with pytest.raises(sl.TraceError, match=r"units lie along the first axis, the examples' \(:matmul#1\)"):
+    with pytest.raises(
+        sl.TraceError, match="what :matmul#1 reads does not have the examples along its first axis"
+    ):
         sl.trace(model, VECTORS)
+
+
+@pytest.mark.parametrize("examples", [1, 3])
+def test_examples_along_another_axis_freeze(examples: int) -> None:
+    """A mask for every example could not be laid there."""
+    model = settle(
+        Apply(
+            lambda self, x: self.b(F.relu(self.a(x.transpose(0, 1)))).transpose(0, 1),
+            a=nn.Linear(6, 8),
+            b=nn.Linear(8, 2),
+        )
+    )
+    with pytest.raises(
+        sl.TraceError, match="what b:linear#0 reads does not have the examples along its first axis"
+    ):
+        sl.trace(model, example(examples, 5, 6))
 
 
 def test_two_kinds_of_units_in_one_argument_are_frozen() -> None:
     model = settle(
         Apply(
             lambda self, x: self.c(torch.einsum("ni,nj->nij", self.a(x), self.b(x)).flatten(1)),
-            a=nn.Linear(6, 4), b=nn.Linear(6, 5), c=nn.Linear(20, 2),
-        )  # fmt: skip
+            a=nn.Linear(6, 4),
+            b=nn.Linear(6, 5),
+            c=nn.Linear(20, 2),
+        )
     )
     with pytest.raises(sl.TraceError, match="c:linear#0 reads two kinds of units at once"):
         sl.trace(model, VECTORS)
@@ -85,7 +112,8 @@ def test_the_unit_of_a_grouped_convolution_is_a_whole_group() -> None:
     graph = sl.trace(model, MAPS)
     assert owners(graph["0"]) == {
         "0.weight[0]": [[0, 1], [2, 3]], "0.bias[0]": [[0, 1], [2, 3]],
-        "2.weight[0]": [[0, 1, 2], [3, 4, 5]], "2.bias[0]": [[0, 1, 2], [3, 4, 5]], "3.2.weight[1]": [[0, 1, 2], [3, 4, 5]],
+        "2.weight[0]": [[0, 1, 2], [3, 4, 5]], "2.bias[0]": [[0, 1, 2], [3, 4, 5]],
+        "3.2.weight[1]": [[0, 1, 2], [3, 4, 5]],
     }  # fmt: skip
 
 
@@ -113,20 +141,40 @@ def test_grouping_by_hand_and_then_shuffling_leaves_one_unit() -> None:
 
 
 def test_a_fixed_kernel_over_every_channel_freezes() -> None:
-    model = settle(Apply(lambda self, x: self.h(F.conv2d(self.a(x), torch.ones(8, 1, 3, 3).double(), groups=8)), a=conv(3, 8), h=head(8)))
+    model = settle(
+        Apply(
+            lambda self, x: self.h(F.conv2d(self.a(x), torch.ones(8, 1, 3, 3).double(), groups=8)),
+            a=conv(3, 8),
+            h=head(8),
+        )
+    )
     with pytest.raises(sl.TraceError, match="grouped by a weight without units"):
         sl.trace(model, MAPS)
 
 
 def test_convolving_over_the_axis_of_units_freezes() -> None:
     gate = nn.Conv1d(1, 1, 3, padding=1).double()
-    model = settle(Apply(lambda self, x: self.b(self.g(self.a(x)[:, None])[:, 0]), a=nn.Linear(6, 8), g=gate, b=nn.Linear(8, 2)))
+    model = settle(
+        Apply(
+            lambda self, x: self.b(self.g(self.a(x)[:, None])[:, 0]),
+            a=nn.Linear(6, 8),
+            g=gate,
+            b=nn.Linear(8, 2),
+        )
+    )
     with pytest.raises(sl.TraceError, match=r"slides over an axis of units \(convolution in g"):
         sl.trace(model, VECTORS)
 
 
 def test_macs_are_the_lengths_of_the_axes() -> None:
-    model = settle(nn.Sequential(conv(3, 8), conv(8, 8, groups=4), nn.Flatten(), nn.Linear(8 * 36, 5), nn.Linear(5, 2)))
+    model = settle(
+        nn.Sequential(conv(3, 8), conv(8, 8, groups=4), nn.Flatten(), nn.Linear(8 * 36, 5), nn.Linear(5, 2))
+    )
     ops = sl.trace(model, MAPS).ops
-    lengths = [(op.scale, [a.fixed + sum(n * {"0": 4, "3": 5}[g] for g, n in zip(a.groups, a.per_unit)) for a in op.axes]) for op in ops]
+    sizes = {"0": 4, "3": 5}
+
+    def length(axis: Any) -> float:
+        return axis.fixed + sum(n * sizes[group] for group, n in zip(axis.groups, axis.per_unit, strict=True))
+
+    lengths = [(op.scale, [length(axis) for axis in op.axes]) for op in ops]
     assert lengths == [(9 * 36, [8, 3]), (2 * 9 * 36, [8]), (1, [288, 5]), (1, [5, 2])]

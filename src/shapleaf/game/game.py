@@ -79,6 +79,12 @@ class Estimate(Part):
             average out over examples.
         gap: ``(loss(nobody) - loss(everybody)) - values.sum(1)``, ``(examples,)``: zero for exact
             Shapley values; None if the estimator did not see both ends.
+
+    >>> from shapleaf.game import Exact
+    >>> from shapleaf.game.toys import TableGame
+    >>> estimate = Exact().estimate(TableGame(torch.tensor([[10.0, 4.0, 8.0, 0.0]])))
+    >>> estimate.values.tolist(), estimate.evaluations
+    ([[7.0, 3.0]], 4)
     """
 
     values: Tensor

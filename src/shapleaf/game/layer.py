@@ -7,6 +7,7 @@ call of the prefix is answered from memory.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,9 @@ class LayerGame:
     Run it inside ``_context.inference(model)``. ``cached`` says whether the prefix is answered from
     memory: it is not if the model computes differently when run twice, or writes in place into
     what the prefix left, which is checked on the first forwards.
+
+    Raises:
+        CriterionError: the loss is not per example or not finite, or examples influence each other.
     """
 
     def __init__(
@@ -82,20 +86,29 @@ class LayerGame:
         return _context.per_example(self._loss, output, self._batch.target, self.examples), output
 
     def _record(self) -> None:
-        """Run the model once, and once more from the record; keep it if both agree."""
+        """Run the model once, and once more from the record; keep it if both agree.
+
+        The second time the units of every other example count half: the rest must not notice.
+        """
         recorder = _Record(self._model, self._gates)
+        mask = torch.ones(self.examples, self.players, dtype=self.dtype, device=self.device)
+        mask[1::2] = 0.5
         with torch.no_grad():
             expected, output = self._run(recorder)
-            if not recorder.calls or recorder.written():
-                return
-            self._prefix, self.cached = recorder.released(output), True
-            ones = torch.ones(1, self.players, dtype=self.dtype, device=self.device)
-            try:
-                again = self._replay(ones)
-            except (_Diverged, ShapleafError):  # the model reads what was not seen to be read
-                again = torch.full_like(expected, torch.nan)
-        if recorder.written() or not torch.allclose(again, expected, rtol=1e-4, atol=1e-5):
-            self._prefix, self.cached = [], False
+            if recorder.calls and not recorder.written():
+                self._prefix, self.cached = recorder.released(output), True
+                with contextlib.suppress(_Diverged, ShapleafError):  # it reads what was not seen to be read
+                    if _agree(self._replay(mask), expected):
+                        return
+                self._prefix, self.cached = [], False
+            if not _agree(self._replay(mask), expected):
+                raise _context.mixed(
+                    f"the loss of an example changes with the units of others at {self.name}"
+                )
+
+
+def _agree(losses: Tensor, expected: Tensor) -> bool:
+    return torch.allclose(losses[::2], expected[::2], rtol=1e-4, atol=1e-5)
 
 
 class _Diverged(Exception):  # noqa: N818 - never leaves this module

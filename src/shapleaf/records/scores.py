@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from .._store import Tensor
 from .._table import count
 from ..errors import CriterionError
@@ -28,7 +30,7 @@ class Scores(Record):
 
     Raises:
         PlanError: a group that the graph does not have.
-        CriterionError: scores or standard errors of the wrong shape.
+        CriterionError: scores, standard errors or curves of the wrong shape.
 
     >>> import torch, shapleaf as sl
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
@@ -63,6 +65,12 @@ class Scores(Record):
                 raise CriterionError(
                     f"standard errors of group {group} have shape {tuple(errors.shape)}, its scores {shape}."
                 )
+        for group, curve in self.curves.items():
+            if not _is_curve(curve, self.graph[group].size):
+                raise CriterionError(
+                    f"the curve of group {group} must have rows (units removed, rise, error), from none "
+                    f"removed to all {self.graph[group].size}."
+                )
         for name in ("values", "stderr", "curves"):
             cpu = {group: tensor.detach().cpu() for group, tensor in getattr(self, name).items()}
             object.__setattr__(self, name, cpu)
@@ -90,3 +98,10 @@ class Scores(Record):
             "rows": rows,
             "footer": ", ".join(f"{key}={value}" for key, value in self.settings.items()),
         }
+
+
+def _is_curve(curve: torch.Tensor, size: int) -> bool:
+    if curve.ndim != 2 or curve.shape[1] != 3 or len(curve) < 2:
+        return False
+    removed = curve[:, 0].tolist()
+    return removed == sorted(removed) and (removed[0], removed[-1]) == (0, size)

@@ -107,16 +107,18 @@ class _Shift(Reader):
 
 def _fold(model: nn.Module, plan: Plan, shifts: dict[str, Tensor]) -> Changes:
     names = {id(t): name for name, t in [*model.named_parameters(), *model.named_buffers()]}
-    norms = {call: model.get_submodule(norm) for call, norm in plan.graph.norms}
+    norms = {call: model.get_submodule(name) for call, name in plan.graph.norms}
+    running = {call: norm.running_mean for call, norm in norms.items() if isinstance(norm, _NormBase)}
     changes = Changes()
     for name, parts in _by_module(model, plan, shifts, names).items():
-        module = model.get_submodule(name)
-        readers = [norms.get(call) for call in parts]
-        if module.bias is not None:
-            changes.values[names[id(module.bias)]] = module.bias + torch.stack([*parts.values()]).mean(0)
-        elif all(isinstance(norm, _NormBase) and norm.running_mean is not None for norm in readers):
-            for norm, shift in zip(readers, parts.values(), strict=True):
-                changes.values[names[id(norm.running_mean)]] = norm.running_mean - shift
+        bias: Tensor | None = getattr(model.get_submodule(name), "bias", None)
+        means = [running.get(call) for call in parts]
+        if bias is not None:
+            changes.values[names[id(bias)]] = bias + torch.stack([*parts.values()]).mean(0)
+        elif all(mean is not None for mean in means):
+            for mean, shift in zip(means, parts.values(), strict=True):
+                assert mean is not None
+                changes.values[names[id(mean)]] = mean - shift
         else:
             changes.biases[name] = torch.stack([*parts.values()]).mean(0)
     return changes
@@ -135,8 +137,8 @@ def _by_module(
             continue
         if not isinstance(module, nn.Linear | _ConvNd) or names.get(id(module.weight)) != weights[call]:
             raise PlanError(
-                f"the mean of removed units cannot be folded behind {weights[call]}, which {call} reads: that "
-                "is neither Linear nor a convolution and has no bias of its own. Prune without FoldMean."
+                f"the mean of removed units cannot be folded behind {weights[call]}, which {call} reads: "
+                "that is no Linear or convolution with its own bias. Prune without FoldMean."
             )
         channel = 1 if isinstance(module, _ConvNd) else shift.ndim - 1
         found.setdefault(name, {})[call] = shift.mean([axis for axis in range(shift.ndim) if axis != channel])

@@ -41,19 +41,18 @@ def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
     if not names:
         why = "; ".join(dict.fromkeys(b.reason for b in blocked)) or "it has no parameters with units"
         raise TraceError(f"nothing in this model can be removed: {why}.")
-    groups = []
-    for number, name in enumerate(names):
-        blur = next((why for labels, why in flow.inexact if (units.group[labels] == number).any()), "")
-        groups.append(
-            Group(
-                name=name,
-                size=len(units.members[number]),
-                slices=_slices(units, number),
-                sites=_sites(units, number, trail),
-                exact=not blur,
-                reason=blur,
-            )
+    sites, blurs = _sites(units, trail), _blurs(units)
+    groups = (
+        Group(
+            name=name,
+            size=len(units.members[number]),
+            slices=_slices(units.axes[number]),
+            sites=tuple(sites[number]),
+            exact=number not in blurs,
+            reason=blurs.get(number, ""),
         )
+        for number, name in enumerate(names)
+    )
     return Graph(
         groups=tuple(groups),
         tensors=_tensors(model),
@@ -68,23 +67,20 @@ def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
     )
 
 
-def _axes(units: Units, number: int) -> list[tuple[Owner, np.ndarray]]:
-    """The owners that carry a group, with each unit's positions, (units, positions)."""
-    found = []
-    for owner in units.flow.owners:
-        span = slice(owner.start, owner.start + owner.size)
-        position = np.flatnonzero(units.group[span] == number)
-        if len(position):
-            order = np.argsort(units.unit[span][position], kind="stable")
-            found.append((owner, position[order].reshape(len(units.members[number]), -1)))
-    return found
-
-
-def _slices(units: Units, number: int) -> tuple[Slice, ...]:
+def _slices(axes: list[tuple[Owner, np.ndarray]]) -> tuple[Slice, ...]:
     return tuple(
         Slice(tensor=owner.tensor, dim=owner.dim, index=torch.from_numpy(index.astype(np.int64)))
-        for owner, index in _axes(units, number)
+        for owner, index in axes
     )
+
+
+def _blurs(units: Units) -> dict[int, str]:
+    """Group number to the first reason why it is not exact."""
+    found: dict[int, str] = {}
+    for labels, why in units.flow.inexact:
+        for number in units.groups_of(labels):
+            found.setdefault(number, why)
+    return found
 
 
 def _names(units: Units, trail: Trail) -> list[str]:
@@ -92,33 +88,33 @@ def _names(units: Units, trail: Trail) -> list[str]:
     read = {units.owner(reading.reader) for reading in trail.readings}
     made = {units.owner(labels) for contraction in trail.contractions for labels in contraction.axes} - read
     bases: list[str] = []
-    for number in range(len(units.members)):
-        owners = [owner for owner, _ in _axes(units, number)]
+    for axes in units.axes:
+        owners = [owner for owner, _ in axes]
         rank = [(owner not in made, owner in read) for owner in owners]
         producer = owners[rank.index(min(rank))]
         bases.append(producer.tensor.rpartition(".")[0] or producer.tensor)
     return [f"{base}#{n}" if (n := bases[: i + 1].count(base)) > 1 else base for i, base in enumerate(bases)]
 
 
-def _sites(units: Units, number: int, trail: Trail) -> tuple[Site, ...]:
-    sites = []
+def _sites(units: Units, trail: Trail) -> list[list[Site]]:
+    """Every group's sites."""
+    sites: list[list[Site]] = [[] for _ in units.members]
     for reading in trail.readings:
-        labels = reading.labels.numpy()
-        index = np.where(units.group[labels] == number, units.unit[labels], -1)
-        index[labels == 0] = -1
-        if (index >= 0).any():
-            reader = units.owner(reading.reader)
-            sites.append(
+        labels = reading.labels[0].numpy()
+        reader = units.owner(reading.reader)
+        for number in units.groups_of(labels):
+            index = np.where(units.group[labels] == number, units.unit[labels], -1)
+            sites[number].append(
                 Site(
                     call=reading.call,
                     arg=reading.arg,
-                    index=torch.from_numpy(index[0].astype(np.int64)),
+                    index=torch.from_numpy(index.astype(np.int64)),
                     weight=reader.tensor if reader else None,
                     dim=reader.dim if reader else 1,
                     source=reading.source,
                 )
             )
-    return tuple(sites)
+    return sites
 
 
 def _axis(units: Units, names: list[str], labels: Tensor | None, size: int, factor: Fraction) -> Axis:

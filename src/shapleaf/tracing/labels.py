@@ -73,7 +73,10 @@ class Owner:
 
 @dataclass(slots=True)
 class Labeling:
-    """All labels of one trace, and everything the ops said about them."""
+    """All labels of one trace, and everything the ops said about them.
+
+    ``active`` holds the tensors that depend on the inputs, and whether on parameters as well.
+    """
 
     owners: list[Owner] = field(default_factory=list)
     count: int = 1

@@ -240,9 +240,8 @@ def batch_norm(op: OpCall) -> None:
     """Batch normalisation: every 1-d tensor is aligned with the channels."""
     source = op.args[0]
     shape = [1, source.shape[1], *[1] * (source.ndim - 2)]
-    operands = [(op.flow.of(source), source.shape)]
-    for tensor in op.tensors[1:]:
-        operands.append(([f.view(shape) for f in op.flow.of(tensor)], shape))
+    operands: list[tuple[Fields, Sequence[int]]] = [(op.flow.of(source), source.shape)]
+    operands += [([f.view(shape) for f in op.flow.of(tensor)], shape) for tensor in op.tensors[1:]]
     fields = op.flow.meet(operands, source.shape, op.why("normalises channels without units"))
     op.give(op.outputs[0], fields)
 
@@ -265,7 +264,7 @@ RULES: dict[str, Rule] = {
         "view _unsafe_view reshape t transpose permute expand squeeze unsqueeze flip repeat alias detach",
     ),
     **_table(rotate, "roll unfold"),
-    **_table(convert, "clone _to_copy lift_fresh lift_fresh_copy"),
+    **_table(convert, "clone _to_copy lift_fresh lift_fresh_copy detach_"),
     **_table(split, "split split_with_sizes unsafe_split"),
     **_table(cut, "slice select unbind"),
     **_table(
@@ -314,7 +313,8 @@ RULES: dict[str, Rule] = {
     **_table(halve, "glu"),
     **_table(
         pointwise,
-        "copy_ native_dropout masked_fill masked_fill_ _prelu_kernel hardswish hardswish_ log_sigmoid_forward",
+        "copy_ native_dropout masked_fill masked_fill_ _prelu_kernel hardswish hardswish_ "
+        "log_sigmoid_forward",
     ),
 }
 """ATen op name to rule; an op tagged pointwise by PyTorch needs no entry."""

@@ -29,7 +29,7 @@ def _contract(
         side[:] = [f for f in side if len(axes_of(f)) == 1]
     if not (mine and theirs):
         op.freeze(mine + theirs, "contracted with an axis without units")
-        return rest_a, rest_b, (mine or theirs or [None])[0]
+        return rest_a, rest_b, next(iter(mine + theirs), None)
     for first in mine:
         for second in theirs:
             op.flow.unite(first.reshape(-1), second.reshape(-1))
@@ -107,7 +107,7 @@ def convolution(op: OpCall) -> None:
         rows = [f for f in op.flow.of(weight) if axes_of(f) == (0,)]
         _count(op, [(len(weight), rows)], weight.shape[1] * kernel_size * places)
         outer = _grouped(op, rows, groups, transposed)
-    operands = [([outer] if outer is not None else [], out.shape)]
+    operands: list[tuple[Fields, Sequence[int]]] = [([outer] if outer is not None else [], out.shape)]
     if bias is not None:
         shape = [1, bias.shape[0], *[1] * (out.ndim - 2)]
         operands.append(([f.view(shape) for f in op.flow.of(bias)], shape))

@@ -20,7 +20,10 @@ Length = tuple[int, dict[int, Fraction]]
 
 @dataclass(slots=True)
 class Units:
-    """The solved labels: for each one its group and its unit, -1 where it must stay."""
+    """The solved labels: for each one its group and its unit, -1 where it must stay.
+
+    ``axes`` holds for every group the axes that carry it, with each unit's positions, (units, positions).
+    """
 
     flow: Labeling
     root: np.ndarray
@@ -28,12 +31,18 @@ class Units:
     unit: np.ndarray
     kinds: np.ndarray
     members: list[np.ndarray]
+    starts: np.ndarray
+    axes: list[list[tuple[Owner, np.ndarray]]]
 
     def owner(self, labels: Tensor | None) -> Owner | None:
-        """The axis of a parameter or buffer whose own labels these are."""
+        """The axis of a parameter that labels are taken from."""
         label = 0 if labels is None else int(labels.max())
-        starts = np.array([owner.start for owner in self.flow.owners])
-        return self.flow.owners[int(np.searchsorted(starts, label, side="right")) - 1] if label else None
+        return self.flow.owners[int(np.searchsorted(self.starts, label, side="right")) - 1] if label else None
+
+    def groups_of(self, labels: np.ndarray) -> list[int]:
+        """The numbers of the groups that some labels belong to."""
+        found = np.unique(self.group[labels])
+        return [int(number) for number in found if number >= 0]
 
     def length(self, labels: Tensor | None, size: int) -> Length:
         """How long an axis is under a plan, given the labels at each place, (places, labels)."""
@@ -129,4 +138,12 @@ def _grouped(flow: Labeling) -> Units:
         found = index[root]
         unit = np.where(found >= 0, found, unit)
         group[found >= 0] = number
-    return Units(flow, root, group, unit, kinds, [np.array(reps) for reps in ordered])
+    starts = np.array([owner.start for owner in flow.owners])
+    solved = Units(flow, root, group, unit, kinds, [*map(np.array, ordered)], starts, [[] for _ in ordered])
+    for owner in flow.owners:
+        span = np.arange(owner.start, owner.start + owner.size)
+        for number in solved.groups_of(span):
+            position = np.flatnonzero(group[span] == number)
+            order = np.argsort(unit[span][position], kind="stable")
+            solved.axes[number].append((owner, position[order].reshape(len(ordered[number]), -1)))
+    return solved

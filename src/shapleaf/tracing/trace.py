@@ -53,6 +53,7 @@ class Reading:
     labels: Tensor
     reader: Tensor | None
     source: int
+    shape: torch.Size
 
 
 @dataclass(slots=True)
@@ -70,7 +71,7 @@ class Trail:
 
 class _Ops(TorchDispatchMode):
     def __init__(self, see: Callable[..., None]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.see = see
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -104,11 +105,11 @@ class Tracer(Calls):
 
     def __enter__(self) -> Tracer:
         super().__enter__()
-        self._ops.__enter__()
+        self._ops.__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._ops.__exit__(*exception)
+        self._ops.__exit__(*exception)  # type: ignore[no-untyped-call]
         super().__exit__(*exception)
         if self.record:
             calls = Counter(norm for _, norm in self._norms)
@@ -130,7 +131,7 @@ class Tracer(Calls):
             out = func(*args, **kwargs)
         finally:
             self._call, self._dropping, read = "", False, self._consumed
-        if name in LEAKS and any(leaf in self.flow.active for leaf in leaves):
+        if name in LEAKS and any(self.flow.active.get(leaf, False) for leaf in leaves):
             self._fork(name)
         if isinstance(out, Tensor) and leaves and (name in DROPOUTS or func == _DATA):
             self._pass(leaves[0], out)
@@ -179,7 +180,7 @@ class Tracer(Calls):
         if out is not source:
             self.flow.fields[out] = list(self.flow.of(source))
             if source in self.flow.active:
-                self.flow.active[out] = True
+                self.flow.active[out] = self.flow.active[source]
 
     def _read(
         self, key: str, before: Sequence[Any], consumed: Consumed, places: dict[int, list[Tensor]]
@@ -194,14 +195,21 @@ class Tracer(Calls):
         mine = next(mine for mine in fields if bool(torch.isin(labels, mine).any()))
         place = torch.where(torch.isin(mine, labels), mine, 0)
         known = places.setdefault(position, [])
-        if mine.shape[0] > 1 and mine.ndim == leaf.ndim:
-            self.flow.freeze(labels, f"units lie along the first axis, the examples' ({key})")
+        if mine.shape[0] > 1 or self._elsewhere(key, position, leaf):
+            self.flow.freeze(labels, f"what {key} reads does not have the examples along its first axis")
         elif any(bool(((place != other) & (place * other > 0)).any()) for other in known):
             self.flow.freeze(labels, f"{key} reads two kinds of units at once")
         elif not any(torch.equal(place, other) for other in known):
             known.append(place)
             if self.record:
-                self.trail.readings.append(Reading(key, position, place, consumed.reader, source))
+                reading = Reading(key, position, place, consumed.reader, source, leaf.shape)
+                self.trail.readings.append(reading)
+
+    def _elsewhere(self, key: str, position: int, leaf: Tensor) -> bool:
+        """Whether, now that there are twice as many examples, another axis than the first has grown."""
+        known = () if self.record else self.trail.readings
+        shapes = [r.shape for r in known if (r.call, r.arg) == (key, position) and len(r.shape) == leaf.ndim]
+        return any(shape != leaf.shape and shape[0] == len(leaf) for shape in shapes)
 
     def _fork(self, name: str) -> None:
         """From here on the code may go another way: whatever is alive or comes later must stay."""
@@ -219,11 +227,13 @@ class Tracer(Calls):
         op = OpCall(func, args, kwargs, out, self.flow, func.overloadpacket.__name__, self._place, self._call)
         active = any(op.active(tensor) for tensor in op.tensors)
         if active:
+            # What depends on the inputs alone is the same whatever units are there.
+            learned = any(self.flow.active.get(t, t.is_floating_point()) for t in op.tensors)
             for result in op.outputs:
-                self.flow.active[result] = True
+                self.flow.active[result] = learned
         if self._dropping:
             return
-        if active and op.name in LEAKS:
+        if op.name in LEAKS and any(self.flow.active.get(t, False) for t in op.tensors):
             self._fork(op.name)
         rule = rule_for(func, self.rules)
         rule(op)
@@ -292,7 +302,7 @@ def trace(
     merged = {**RULES, **(rules or {})}
     _run(model, example_inputs, trail, merged, train=False)
     try:
-        _run(model, _at_least_two(example_inputs), trail, merged, train=True)
+        _run(model, _doubled(example_inputs), trail, merged, train=True)
     except TraceError as error:
         trail.notes.append(f"train mode was not traced: {error}")
     graph = build(model, trail, describe(example_inputs), _examples(example_inputs))
@@ -307,7 +317,7 @@ def _run(model: nn.Module, inputs: Any, trail: Trail, rules: Mapping[str, Rule],
     ):  # fmt: skip
         private = tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, inputs)
         for leaf in _context.tensors(private):
-            trail.flow.active[leaf] = True
+            trail.flow.active[leaf] = False
         try:
             with tagged(model), tracer:
                 output = _context.forward(model, private)
@@ -321,10 +331,9 @@ def _examples(inputs: Any) -> int:
     return next((len(leaf) for leaf in _context.tensors(inputs) if leaf.ndim), 1)
 
 
-def _at_least_two(inputs: Any) -> Any:
-    """BatchNorm in train mode needs more than one value per channel."""
-    if _examples(inputs) != 1:
-        return inputs
+def _doubled(inputs: Any) -> Any:
+    """Twice as many examples: BatchNorm in train mode needs two, and the axis that grows is theirs."""
+    count = _examples(inputs)
     return tree_map(
-        lambda x: torch.cat([x, x]) if isinstance(x, Tensor) and x.ndim and len(x) == 1 else x, inputs
+        lambda x: torch.cat([x, x]) if isinstance(x, Tensor) and x.ndim and len(x) == count else x, inputs
     )
