@@ -54,18 +54,21 @@ def export(
     with torch.no_grad(), _context.inference(model), atomic(target) as temporary:
         try:
             program = torch.export.export(model, inputs, dynamic_shapes=_dynamic(inputs, dynamic_batch))
-        except Exception as error:  # noqa: BLE001 - torch.export raises whatever it stumbles on
+        except Exception as error:
             raise PlanError(f"the model cannot be exported: {type(error).__name__}: {error}") from error
         run = (_write_pt2 if target.suffix == ".pt2" else _write_onnx)(program, temporary)
         expected = _context.tensors(_context.forward(model, more))
         received = run(more)
-        difference = max(
-            (float((a - b).abs().max() / a.abs().max().clamp_min(1e-12)) for a, b in zip(expected, received, strict=True)),
-            default=0.0,
-        )
+        difference = max((_gap(*pair) for pair in zip(expected, received, strict=True)), default=0.0)
         if not difference <= 1e-3:
-            raise PlanError(f"the exported program differs from the model by {difference:.1e} of its largest output.")
+            raise PlanError(
+                f"the exported program differs from the model by {difference:.1e} of its largest output."
+            )
     return difference
+
+
+def _gap(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / a.abs().max().clamp_min(1e-12)) if a.numel() else 0.0
 
 
 def _one_more(leaf: Any) -> Any:
@@ -76,7 +79,10 @@ def _dynamic(inputs: tuple[Any, ...], dynamic: bool) -> Any:
     if not dynamic:
         return None
     batch = torch.export.Dim("batch", min=1)
-    return tuple(tree_map(lambda leaf: {0: batch} if isinstance(leaf, Tensor) and leaf.ndim else None, i) for i in inputs)
+    return tuple(
+        tree_map(lambda leaf: {0: batch} if isinstance(leaf, Tensor) and leaf.ndim else None, i)
+        for i in inputs
+    )
 
 
 def _write_pt2(program: Any, path: Path) -> Runner:

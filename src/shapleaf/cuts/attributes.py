@@ -44,7 +44,9 @@ def resize(model: nn.Module, plan: Plan) -> tuple[Edit, ...]:
         before = value if size.index is None else value[size.index]
         if before != after:
             edits.append(
-                Edit(module=size.module, attribute=size.attribute, index=size.index, before=before, after=after)
+                Edit(
+                    module=size.module, attribute=size.attribute, index=size.index, before=before, after=after
+                )
             )
     redo(model, edits)
     return tuple(edits)
@@ -62,7 +64,7 @@ def redo(model: nn.Module, edits: Iterable[Edit]) -> None:
         _set(model.get_submodule(edit.module), edit, edit.after)
 
 
-def _set(module: nn.Module, edit: Edit, value: int | float) -> None:
+def _set(module: nn.Module, edit: Edit, value: object) -> None:
     if edit.index is None:
         setattr(module, edit.attribute, value)
     else:

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..errors import PlanError
 from ..cuts.slicing import Cuts, cut
+from ..errors import PlanError
 
 
 def slice_state(optimizer: Optimizer, model: nn.Module, what: Cuts) -> None:

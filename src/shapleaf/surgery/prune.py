@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.optim import Optimizer
 
-from ..records import Edit, Plan, Receipt
 from ..cuts import attributes, slicing
+from ..errors import PlanError
+from ..records import Edit, Plan, Receipt
 from . import optimizers
 from .compensation import Changes, Compensation, add_bias
 from .verification import Proof

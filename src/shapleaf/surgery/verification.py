@@ -119,9 +119,10 @@ class _Sums(TorchDispatchMode):
             if rule is normalise:
                 out.copy_(source.sigmoid())
             elif rule is layer_norm:
+                affine = [a for a in args[2:4] if isinstance(a, Tensor)]
                 if out.shape == source.shape:
-                    weight, bias = (*(a for a in args[2:4] if isinstance(a, Tensor)), None, None)[:2]
-                    out.copy_(source.tanh() * (1 if weight is None else weight) + (0 if bias is None else bias))
+                    scaled = source.tanh() * affine[0] if affine else source.tanh()
+                    out.copy_(scaled + affine[1] if len(affine) > 1 else scaled)
             elif not active:
                 out.fill_(1)
             elif rule is reduce:

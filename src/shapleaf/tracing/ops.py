@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from .labels import Fields, axes_of, narrow, varies
-from .opcall import OpCall, Rule
 from .attention import attention
+from .labels import Fields, axes_of, narrow, varies
 from .norms import embedding, group_norm, layer_norm
+from .opcall import OpCall, Rule
 from .products import batched_matmul, convolution, matmul
 
 

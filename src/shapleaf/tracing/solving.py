@@ -14,7 +14,7 @@ from torch import Tensor
 from .labels import Labeling, Owner
 from .sizes import Use
 
-Length = tuple[int, dict[int, Fraction]]
+Length = tuple[Fraction, dict[int, Fraction]]
 """An axis as a function of the plan: what is fixed, and for each group how much each unit adds."""
 
 
@@ -47,13 +47,15 @@ class Units:
     def length(self, labels: Tensor | None, size: int) -> Length:
         """How long an axis is under a plan, given the labels at each place, (places, labels)."""
         if labels is None or (self.root[labels.numpy()] == self.root[labels[:1].numpy()]).all():
-            return size, {}
+            return Fraction(size), {}
         flat = labels[:, 0].numpy()
         group = np.where(flat > 0, self.group[flat], -1)
         terms = {
-            int(g): Fraction(int((group == g).sum()), len(self.members[g])) for g in np.unique(group) if g >= 0
+            int(g): Fraction(int((group == g).sum()), len(self.members[g]))
+            for g in np.unique(group)
+            if g >= 0
         }
-        return int((group < 0).sum()), terms
+        return Fraction(int((group < 0).sum())), terms
 
 
 def solve(flow: Labeling, read: Sequence[Tensor], uses: Sequence[Use]) -> tuple[Units, list[tuple[int, int]]]:
@@ -110,11 +112,11 @@ def _settle(units: Units, uses: Sequence[Use]) -> tuple[list[tuple[int, int]], t
     return ties, None
 
 
-def _over(length: Length, factor: Fraction) -> tuple[Fraction, dict[int, Fraction]]:
+def _over(length: Length, factor: Fraction) -> Length:
     return length[0] / factor, {group: per_unit / factor for group, per_unit in length[1].items()}
 
 
-def _tie(units: Units, a: tuple[object, dict[int, Fraction]], b: tuple[object, dict[int, Fraction]]) -> tuple[int, int] | None:
+def _tie(units: Units, a: Length, b: Length) -> tuple[int, int] | None:
     """Two lengths that are each one group's, by the same measure, are equal if the groups are."""
     if a[0] != b[0] or len(a[1]) != 1 or len(b[1]) != 1:
         return None
