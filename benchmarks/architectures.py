@@ -49,7 +49,7 @@ SPECS = [
 
 
 def torchvision_beside_any_torch() -> None:
-    """torchvision's wheel beside another build of torch lacks the schemas of two compiled operators."""
+    """Beside another build of torch, torchvision's wheel lacks the schemas of two compiled operators."""
     import torch
 
     library = torch.library.Library("torchvision", "FRAGMENT")
@@ -99,18 +99,23 @@ def hugging_face(name: str) -> tuple[Any, Any]:
     made: dict[str, Any] = {
         "bert": lambda: (hf.BertForSequenceClassification(hf.BertConfig(**wide)), ids),
         "roberta": lambda: (hf.RobertaForSequenceClassification(hf.RobertaConfig(**wide, **quiet)), ids),
-        "albert": lambda: (hf.AlbertForSequenceClassification(hf.AlbertConfig(**wide, embedding_size=16)), ids),
-        "electra": lambda: (hf.ElectraForSequenceClassification(hf.ElectraConfig(**wide, embedding_size=16)), ids),
+        "albert": lambda: (
+            hf.AlbertForSequenceClassification(hf.AlbertConfig(**wide, embedding_size=16)), ids),
+        "electra": lambda: (
+            hf.ElectraForSequenceClassification(hf.ElectraConfig(**wide, embedding_size=16)), ids),
         "distilbert": lambda: (hf.DistilBertForSequenceClassification(
             hf.DistilBertConfig(vocab_size=60, dim=32, n_layers=2, n_heads=4, hidden_dim=48)), ids),
-        "gpt2": lambda: (hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=60, n_embd=32, n_layer=2, n_head=4, **quiet)), ids),
+        "gpt2": lambda: (
+            hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=60, n_embd=32, n_layer=2, n_head=4, **quiet)), ids),
         "gpt_neox": lambda: (hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**wide, **quiet)), ids),
         "llama": lambda: (hf.LlamaForCausalLM(hf.LlamaConfig(**grouped)), ids),
         "mistral": lambda: (hf.MistralForCausalLM(hf.MistralConfig(**grouped)), ids),
         "qwen2": lambda: (hf.Qwen2ForCausalLM(hf.Qwen2Config(**grouped)), ids),
-        "opt": lambda: (hf.OPTForCausalLM(hf.OPTConfig(**text, ffn_dim=48, word_embed_proj_dim=32, **quiet)), ids),
+        "opt": lambda: (
+            hf.OPTForCausalLM(hf.OPTConfig(**text, ffn_dim=48, word_embed_proj_dim=32, **quiet)), ids),
         "t5": lambda: (hf.T5ForConditionalGeneration(hf.T5Config(
-            vocab_size=60, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0)), both),
+            vocab_size=60, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4,
+            decoder_start_token_id=0)), both),
         "bart": lambda: (hf.BartForConditionalGeneration(hf.BartConfig(
             vocab_size=60, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
             decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, **quiet)), both),
@@ -124,10 +129,11 @@ def hugging_face(name: str) -> tuple[Any, Any]:
             num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4)), torch.randn(1, 800)),
         "vit": lambda: (hf.ViTForImageClassification(hf.ViTConfig(**image)), pixels),
         "deit": lambda: (hf.DeiTForImageClassification(hf.DeiTConfig(**image)), pixels),
-        "clip": lambda: (hf.CLIPVisionModelWithProjection(hf.CLIPVisionConfig(**image, projection_dim=16)), pixels),
+        "clip": lambda: (
+            hf.CLIPVisionModelWithProjection(hf.CLIPVisionConfig(**image, projection_dim=16)), pixels),
         "segformer": lambda: (hf.SegformerForImageClassification(hf.SegformerConfig(
-            hidden_sizes=[16, 32], depths=[1, 1], num_encoder_blocks=2, num_attention_heads=[2, 4], sr_ratios=[2, 1],
-            patch_sizes=[7, 3], strides=[4, 2], mlp_ratios=[2, 2])), pixels),
+            hidden_sizes=[16, 32], depths=[1, 1], num_encoder_blocks=2, num_attention_heads=[2, 4],
+            sr_ratios=[2, 1], patch_sizes=[7, 3], strides=[4, 2], mlp_ratios=[2, 2])), pixels),
         "swin": lambda: (hf.SwinForImageClassification(hf.SwinConfig(
             image_size=32, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 4], window_size=4)), pixels),
     }  # fmt: skip
@@ -159,7 +165,9 @@ def examine(spec: str) -> dict[str, Any]:
     torch.manual_seed(0)
     model, inputs = build(spec)
     settle(model)
-    inputs = tree_map(lambda x: x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x, inputs)
+    inputs = tree_map(
+        lambda x: x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x, inputs
+    )
     started = time.process_time()
     graph = sl.trace(model, inputs)
     row: dict[str, Any] = {
@@ -211,12 +219,17 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Architectures, told nothing",
         "",
-        f"`python benchmarks/architectures.py`: {proven} of {len(rows)} models traced, pruned by half and by random "
-        f"shares per group, and proven equal to the masked model; {free} without any group that the model's own code "
-        "holds back. Error: of the exact groups, masked against pruned, relative to the largest output, in double "
-        "precision. Params: what is left of them.",
+        (
+            f"`python benchmarks/architectures.py`: {proven} of {len(rows)} models traced, pruned by half and "
+            f"by random shares per group, and proven equal to the masked model; {free} without any group that "
+            "the model's own code holds back. Error: of the exact groups, masked against pruned, relative to "
+            "the largest output, in double precision. Params: what is left of them."
+        ),
         "",
-        "| model | groups | units | not exact | held back | half: params, error | random: params, error | trace s |",
+        (
+            "| model | groups | units | not exact | held back | half: params, error | random: params, error "
+            "| trace s |"
+        ),
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for spec, row in rows.items():
@@ -224,13 +237,22 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
             lines.append(f"| {spec} | {str(row['failure'])[:160].replace('|', '/')} | | | | | | |")
             continue
         parts = [f"{row[f'{n} params']:.3f}, {row[f'{n} error']:.0e}" for n in ("half", "random")]
-        cells = [row["groups"], row["units"], row["not exact"], row["blocked"], *parts, f"{row['trace s']:.2f}"]
+        cells = [
+            row["groups"],
+            row["units"],
+            row["not exact"],
+            row["blocked"],
+            *parts,
+            f"{row['trace s']:.2f}",
+        ]
         lines.append(f"| {spec} | {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("patterns", nargs="*", default=["*"], help="shell patterns of specs")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--again", action="store_true", help="run failed ones again")

@@ -48,7 +48,8 @@ def allocate(
 
     Units leave in the order of the strategy until the cost, counted on the graph, is within the
     budget; one step less would exceed it. Plans are nested: what a smaller budget keeps, a larger
-    one keeps as well. Only groups that were scored and are not blocked lose units; tied groups lose equally many.
+    one keeps as well. Only groups that were scored and are not blocked lose units; tied groups lose
+    equally many.
 
     Args:
         scores: aggregated scores, ``(units,)`` for each group.

@@ -30,7 +30,7 @@ def export(
         model: any module, usually pruned; it is exported in eval mode and left as it is.
         example_inputs: a tensor, or a tuple of positional inputs, the examples along the first dimension.
         path: the suffix decides the format; ONNX needs the extra ``shapleaf[onnx]``.
-        dynamic_batch: let the number of examples vary; the comparison then uses one example more.
+        dynamic_batch: let the number of examples vary; it is exported with one number and compared with another.
 
     Returns:
         The largest difference of any output, relative to the largest output.
@@ -50,6 +50,8 @@ def export(
     if target.suffix not in (".pt2", ".onnx"):
         raise DataError(f"{target}: the suffix must be .pt2 (torch.export) or .onnx.")
     inputs = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
+    if dynamic_batch:  # of a batch of one, the exporter takes the one for a constant
+        inputs = tree_map(_one_more, inputs)
     more = tree_map(_one_more, inputs) if dynamic_batch else inputs
     with torch.no_grad(), _context.inference(model), atomic(target) as temporary:
         try:
@@ -79,10 +81,11 @@ def _dynamic(inputs: tuple[Any, ...], dynamic: bool) -> Any:
     if not dynamic:
         return None
     batch = torch.export.Dim("batch", min=1)
-    return tuple(
-        tree_map(lambda leaf: {0: batch} if isinstance(leaf, Tensor) and leaf.ndim else None, i)
-        for i in inputs
-    )
+    shapes = torch.export.ShapesCollection()
+    for leaf in _context.tensors(inputs):
+        if leaf.ndim:
+            shapes[leaf] = {0: batch}
+    return shapes
 
 
 def _write_pt2(program: Any, path: Path) -> Runner:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
@@ -85,30 +85,53 @@ def scale_dropouts(model: nn.Module, rates: dict[str, float]) -> tuple[Edit, ...
 
 
 def _sizes(module: nn.Module) -> dict[str, Any]:
-    if isinstance(module, nn.Linear):
-        return {"out_features": len(module.weight), "in_features": module.weight.shape[1]}
-    if isinstance(module, _ConvTransposeNd):
-        rows, columns = module.weight.shape[:2]
-        groups = rows // (module.in_channels // module.groups)
-        groups = groups if module.groups > 1 else 1
-        return {"in_channels": rows, "out_channels": columns * groups, "groups": groups}
-    if isinstance(module, _ConvNd):
-        rows, columns = module.weight.shape[:2]
-        groups = rows // (module.out_channels // module.groups)
-        groups = groups if module.groups > 1 else 1
-        return {"out_channels": rows, "in_channels": columns * groups, "groups": groups}
-    if isinstance(module, _NormBase):
-        tensor = module.weight if module.weight is not None else module.running_mean
-        return {} if tensor is None else {"num_features": len(tensor)}
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm) and module.weight is not None:
-        return {"normalized_shape": tuple(module.weight.shape)}
-    if isinstance(module, nn.GroupNorm) and module.weight is not None:
-        width = module.num_channels // module.num_groups
-        return {"num_channels": len(module.weight), "num_groups": len(module.weight) // width}
-    if isinstance(module, nn.Embedding):
-        return {"num_embeddings": len(module.weight), "embedding_dim": module.weight.shape[1]}
-    if isinstance(module, nn.RNNCellBase):
-        return {"input_size": module.weight_ih.shape[1]}
-    if isinstance(module, nn.PReLU):
-        return {"num_parameters": len(module.weight)}
-    return {}
+    kind = next((kind for kind in _HELD if isinstance(module, kind)), None)
+    weight = getattr(module, "weight", None)
+    return {} if kind is None or (weight is None and kind in _AFFINE) else _HELD[kind](module)
+
+
+def _linear(module: Any) -> dict[str, Any]:
+    return {"out_features": len(module.weight), "in_features": module.weight.shape[1]}
+
+
+def _transposed(module: Any) -> dict[str, Any]:
+    rows, columns = module.weight.shape[:2]
+    groups = rows // (module.in_channels // module.groups) if module.groups > 1 else 1
+    return {"in_channels": rows, "out_channels": columns * groups, "groups": groups}
+
+
+def _convolution(module: Any) -> dict[str, Any]:
+    rows, columns = module.weight.shape[:2]
+    groups = rows // (module.out_channels // module.groups) if module.groups > 1 else 1
+    return {"out_channels": rows, "in_channels": columns * groups, "groups": groups}
+
+
+def _batch_norm(module: Any) -> dict[str, Any]:
+    tensor = module.weight if module.weight is not None else module.running_mean
+    return {} if tensor is None else {"num_features": len(tensor)}
+
+
+def _group_norm(module: Any) -> dict[str, Any]:
+    width = module.num_channels // module.num_groups
+    return {"num_channels": len(module.weight), "num_groups": len(module.weight) // width}
+
+
+def _last_axes(module: Any) -> dict[str, Any]:
+    return {"normalized_shape": tuple(module.weight.shape)}
+
+
+_HELD: dict[type[nn.Module], Callable[[Any], dict[str, Any]]] = {
+    nn.Linear: _linear,
+    _ConvTransposeNd: _transposed,
+    _ConvNd: _convolution,
+    _NormBase: _batch_norm,
+    nn.LayerNorm: _last_axes,
+    nn.RMSNorm: _last_axes,
+    nn.GroupNorm: _group_norm,
+    nn.Embedding: lambda m: {"num_embeddings": len(m.weight), "embedding_dim": m.weight.shape[1]},
+    nn.RNNCellBase: lambda m: {"input_size": m.weight_ih.shape[1]},
+    nn.PReLU: lambda m: {"num_parameters": len(m.weight)},
+}
+"""Kind of layer to the sizes that its tensors say; the first kind that fits counts."""
+_AFFINE = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+"""Kinds that have no tensors to read sizes from where they have no weight."""

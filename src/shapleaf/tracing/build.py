@@ -63,7 +63,7 @@ def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
         norms=tuple(dict.fromkeys(trail.norms)),
         sizes=_sizes(units, names, trail.uses),
         inputs=inputs,
-        notes=tuple(trail.notes),
+        notes=tuple(dict.fromkeys(trail.notes)),
     )
 
 

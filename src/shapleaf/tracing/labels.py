@@ -184,14 +184,14 @@ class Labeling:
         """
         while True:
             root = self._components()
-            kinds = self.signatures(root)
-            extra = [
-                (np.concatenate(parts[1:]), np.tile(parts[0], len(parts) - 1))
-                for parts in self.splits
-                if not _even(root, parts) and not tied(root, kinds, parts)
-            ]
-            for array, pinned in self.grids:
-                extra += _square(root, array, pinned)
+            extra = [pair for array, pinned in self.grids for pair in _square(root, array, pinned)]
+            if not extra:  # only in settled grids it shows which parts stay equal by themselves
+                kinds = self.signatures(root)
+                extra = [
+                    (np.concatenate(parts[1:]), np.tile(parts[0], len(parts) - 1))
+                    for parts in self.splits
+                    if not _even(root, parts) and not tied(root, kinds, parts)
+                ]
             if not extra:
                 return root
             self.pairs.extend(extra)

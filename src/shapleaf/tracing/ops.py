@@ -280,7 +280,7 @@ RULES: dict[str, Rule] = {
     **_table(stack, "stack"),
     **_table(reduce, "mean amax amin max min var std var_mean std_mean prod logsumexp"),
     **_table(total, "sum"),
-    **_table(normalise, "_softmax _log_softmax softmax log_softmax"),
+    **_table(normalise, "_softmax _safe_softmax _log_softmax softmax log_softmax"),
     **_table(
         spatial,
         "max_pool1d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices avg_pool1d "

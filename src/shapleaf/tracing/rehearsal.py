@@ -31,9 +31,14 @@ def rehearse(model: nn.Module, graph: Graph, inputs: Any) -> Graph:
     """The graph, with the groups marked that the code cannot follow.
 
     All groups are shortened at once, each by another share. Only where that fails they are tried one by
-    one, and then together again as far as they go.
+    one, and then together again as far as they go. A model that cannot be copied is left as it is, with
+    a note.
     """
-    stage = _Stage(model, inputs)
+    try:
+        stage = _Stage(model, inputs)
+    except Exception as error:  # noqa: BLE001 - the user's own code runs here
+        note = f"Sizes in the code were not looked for, as a copy of the model does not run: {_line(error)}"
+        return replace(graph, notes=(*graph.notes, note))
     sets = _sets(graph)
     if stage.fails(graph, range(len(sets)), sets) is None:
         return graph
@@ -69,7 +74,7 @@ class _Stage:
         self._shapes: list[torch.Size] = []
         try:
             self._shapes = self._run(self._copy())
-        except DataError:
+        except Exception:  # noqa: BLE001 - whatever does not run without storage
             self._meta = False
             self._shapes = self._run(self._copy())
 
@@ -89,7 +94,7 @@ class _Stage:
         attributes.resize(shortened, plan)
         try:
             shapes = self._run(shortened)
-        except DataError as error:
+        except Exception as error:  # noqa: BLE001 - an assertion of the code is an answer too
             return _where(error)
         return None if shapes == self._shapes else "the model's output would change its shape"
 
@@ -111,9 +116,13 @@ class _Stage:
             return [tensor.shape for tensor in _context.tensors(_context.forward(model, inputs))]
 
 
-def _where(error: DataError) -> str:
+def _where(error: Exception) -> str:
     """The line of the user's code that failed, and how."""
-    cause = error.__cause__ or error
+    cause = error.__cause__ or error if isinstance(error, DataError) else error
     frames = [f for f in traceback.extract_tb(cause.__traceback__) if not f.filename.startswith(_INTERNAL)]
     place = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "the model's code"
-    return f"{place} holds a size that does not follow: {str(cause).splitlines()[0]}"
+    return f"{place} holds a size that does not follow: {_line(cause)}"
+
+
+def _line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

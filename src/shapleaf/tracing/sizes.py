@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-LEAVES = (nn.Linear, _ConvNd, _NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.Embedding, nn.Bilinear)
+LEAVES = (nn.Linear, _ConvNd, _NormBase, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.Bilinear)
 """Layers whose sizes surgery reads off their weights."""
 
 
@@ -59,7 +59,7 @@ class Size(int):
     def __mul__(self, other: Any) -> Any:
         if type(other) is int:
             return self._scaled(int(self) * other, Fraction(other))
-        return int(self) * other
+        return int(self) * (int(other) if isinstance(other, Size) else other)
 
     __rmul__ = __mul__
 
@@ -148,6 +148,9 @@ def arrivals(
         dim = int(kwargs.get("dim", args[2] if len(args) > 2 else 0)) % result.ndim
         parts = args[1] if isinstance(args[1], tuple | list) else [args[1]]
         sizes = [(dim, parts[0])] if len({int(part) for part in parts}) == 1 else []
+    elif name == "group_norm":
+        groups = kwargs.get("num_groups", args[1] if len(args) > 1 else 1)
+        sizes = [(1, groups * (result.shape[1] // int(groups)))]
     else:
         sizes = []
     for axis, size in sizes:

@@ -123,7 +123,7 @@ class Tracer(Calls):
         before = [(leaf, list(self.flow.of(leaf)), self._source(leaf)) for leaf in leaves]
         for position in reversed(range(len(leaves))):
             self._origin[leaves[position]] = position
-            if name in SIZED:
+            if name in SIZED or (name == "group_norm" and _literal(*args[1:2], **kwargs)):
                 self.hold(leaves[position], f"{name} in {self._place()} holds its sizes as integers")
         self._call, self._consumed, self._dropping = key, [], name in DROPOUTS
         contracted = len(self.trail.contractions)
@@ -131,8 +131,8 @@ class Tracer(Calls):
             out = func(*args, **kwargs)
         finally:
             self._call, self._dropping, read = "", False, self._consumed
-        if name in LEAKS and any(self.flow.active.get(leaf, False) for leaf in leaves):
-            self._fork(name)
+        if name in LEAKS:
+            self._leak(name, leaves)
         if isinstance(out, Tensor) and leaves and (name in DROPOUTS or func == _DATA):
             self._pass(leaves[0], out)
         if name in DROPOUTS and self.record:
@@ -211,13 +211,20 @@ class Tracer(Calls):
         shapes = [r.shape for r in known if (r.call, r.arg) == (key, position) and len(r.shape) == leaf.ndim]
         return any(shape != leaf.shape and shape[0] == len(leaf) for shape in shapes)
 
-    def _fork(self, name: str) -> None:
-        """From here on the code may go another way: whatever is alive or comes later must stay."""
-        self._forked = (
-            f"the code reads values ({name} in {self._place()}), so it may go another way for others"
-        )
-        for tensor in [*self.flow.active]:
-            self.hold(tensor, self._forked)
+    def _leak(self, name: str, leaves: Sequence[Tensor]) -> None:
+        """The code reads values: from here on it may go another way, for other values.
+
+        Where parameters had a say, whatever is alive or comes later must stay. Where only the inputs had,
+        pruning cannot change the way, but another batch can take one that was not seen.
+        """
+        learned = [self.flow.active[leaf] for leaf in leaves if leaf in self.flow.active]
+        place = f"({name} in {self._place()})"
+        if any(learned):
+            self._forked = f"the code reads values {place}, so it may go another way for others"
+            for tensor in [*self.flow.active]:
+                self.hold(tensor, self._forked)
+        elif learned:
+            self.trail.notes.append(f"The code reads values of the inputs {place}: only one way was traced.")
 
     def hold(self, tensor: Tensor, reason: str) -> None:
         for labels in self.flow.of(tensor):
@@ -233,11 +240,12 @@ class Tracer(Calls):
                 self.flow.active[result] = learned
         if self._dropping:
             return
-        if op.name in LEAKS and any(self.flow.active.get(t, False) for t in op.tensors):
-            self._fork(op.name)
+        if op.name in LEAKS:
+            self._leak(op.name, op.tensors)
         rule = rule_for(func, self.rules)
         rule(op)
-        if rule in MOVEMENTS and op.tensors[0] in self._origin:
+        # An absent unit is as absent in what RMS norm makes of it before it takes the mean.
+        if (rule in MOVEMENTS or ":rms_norm#" in self._call) and op.tensors[0] in self._origin:
             for result in op.outputs:
                 self._origin[result] = self._origin[op.tensors[0]]
         if self._forked:
@@ -257,6 +265,11 @@ class Tracer(Calls):
             frame = frame.f_back
         where = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
         return f"{self.module or 'the model'}, {where}"
+
+
+def _literal(num_groups: int, **_: Any) -> bool:
+    """Whether the code itself names the number of groups, so that it cannot follow."""
+    return num_groups > 1 and not isinstance(num_groups, Size)
 
 
 def trace(
