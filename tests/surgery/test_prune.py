@@ -274,6 +274,12 @@ def test_a_size_that_a_module_holds_follows() -> None:
     prove(model, inputs, graph)
 
 
+def test_the_line_that_would_have_to_change_is_named() -> None:
+    model, inputs = LITERALS["view per example"](), example(2, 3, 6, 6)
+    with pytest.raises(sl.PlanError, match=r"does not run \(test_prune.py:\d+: .*view\(len\(x\), 288\)"):
+        sl.prune(model, half_plan(sl.trace(model, inputs)))
+
+
 def test_rolling_back_takes_added_biases_and_dropout_rates_with_it() -> None:
     def run(self: Any, x: Tensor) -> Tensor:
         x = self.d(F.relu(self.b(F.relu(self.a(x)))))

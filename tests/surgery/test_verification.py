@@ -15,7 +15,7 @@ from shapleaf.cuts import attributes, slicing
 from shapleaf.surgery.verification import Proof, _difference
 from shapleaf.tracing.labels import narrow
 from shapleaf.tracing.opcall import OpCall
-from zoo import NETS, between, example, half_plan, settle
+from zoo import NETS, between, conv, example, half_plan, head, settle
 
 VECTORS = example(2, 6)
 
@@ -27,6 +27,7 @@ INEXACT: dict[str, Callable[[Tensor], Tensor]] = {
     "all axes": lambda x: x / (x.mean() + 1),
     "variance": lambda x: x / (x.var(1, keepdim=True) + 1e-5).sqrt(),
     "variance and mean": lambda x: x / (1 + sum(torch.var_mean(x, 1, keepdim=True)).square()),
+    "batch norm across": lambda x: F.batch_norm(x[:, None], None, None, training=True)[:, 0],
     "logsumexp": lambda x: x - x.logsumexp(1, keepdim=True),
 }
 
@@ -55,6 +56,30 @@ def test_weights_in_statistics_are_no_false_alarm() -> None:
     graph = sl.trace(model, VECTORS)
     assert [group.exact for group in graph] == [False, False]
     sl.prune(model, half_plan(graph))
+
+
+def test_weights_standardised_by_batch_norm_are_no_false_alarm() -> None:
+    """As in normaliser-free nets; the activations' own BatchNorm is still compared."""
+
+    class Standardised(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            flat = F.batch_norm(self.weight.reshape(1, len(self.weight), -1), None, None, training=True)
+            return F.conv2d(x, flat.reshape_as(self.weight), self.bias)
+
+    model = settle(
+        nn.Sequential(conv(3, 8), nn.BatchNorm2d(8), nn.ReLU(), Standardised(8, 5, 3), nn.ReLU(), head(5))
+    )
+    graph = sl.trace(model, example(1, 3, 6, 6))
+    assert {group.name: group.exact for group in graph} == {"0": False, "3": True}
+    plan = half_plan(graph)
+    sl.prune(model, plan)
+    group = plan.graph["0"]
+    wrong = [
+        replace(s, index=s.index.roll(1, 0)) if s.tensor == "1.running_mean" else s for s in group.slices
+    ]
+    groups = (replace(group, slices=tuple(wrong)), plan.graph["3"])
+    with pytest.raises(sl.PlanError, match="differs from the masked one"):
+        sl.prune(model, replace(plan, graph=replace(graph, groups=groups)))
 
 
 def test_a_rule_of_the_users_own_that_is_not_exact_is_taken_at_its_word() -> None:

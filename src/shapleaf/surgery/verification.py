@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import traceback
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,7 +18,8 @@ from ..masking import Gates, Masked
 from ..records import Plan
 from ..tracing.inputs import imitate
 from ..tracing.norms import layer_norm
-from ..tracing.ops import RULES, STATISTICS, normalise, reduce, reduced_axes, total
+from ..tracing.ops import RULES, STATISTICS, batch_norm, normalise, reduce, reduced_axes, total
+from ..tracing.trace import LIBRARIES
 
 
 class Proof:
@@ -48,7 +51,7 @@ class Proof:
             sums = self._run(self._model, sums=True) if self._alike else []
         except Exception as error:
             raise PlanError(
-                f"the pruned model does not run, so nothing was changed. {self._hint} {error}"
+                f"the pruned model does not run{_line(error)}, so nothing was changed. {self._hint} {error}"
             ) from error
         shapes = [tuple(t.shape) for t in self._expected], [tuple(t.shape) for t in received]
         if shapes[0] != shapes[1]:
@@ -75,6 +78,13 @@ class Proof:
     def _run(self, function: nn.Module, *, sums: bool = False) -> list[Tensor]:
         with torch.no_grad(), _context.inference(self._model), _Sums(self._inputs) if sums else nullcontext():
             return _context.tensors(_context.forward(function, self._inputs))
+
+
+def _line(error: Exception) -> str:
+    """The line of the user's code that failed."""
+    frames = traceback.extract_tb((error.__cause__ or error).__traceback__)
+    mine = [frame for frame in frames if not frame.filename.startswith(LIBRARIES)]
+    return f" ({os.path.basename(mine[-1].filename)}:{mine[-1].lineno}: {mine[-1].line})" if mine else ""
 
 
 def _difference(expected: list[Tensor], received: list[Tensor]) -> tuple[float, float]:
@@ -108,6 +118,8 @@ class _Sums(TorchDispatchMode):
         with torch._C.DisableTorchFunction():
             if rule in (reduce, total, normalise, layer_norm) and given[0].is_floating_point():
                 self._replace(rule, args, kwargs or {}, given[0], _context.tensors(out), active=active)
+            elif rule is batch_norm and not (active and _runs_on_known_statistics(func, args)):
+                out[0].copy_(given[0])
         for tensor in _context.tensors(out) if active else ():
             self._active[tensor] = True
         return out
@@ -128,3 +140,8 @@ class _Sums(TorchDispatchMode):
             elif rule is reduce:
                 bounded = source.tanh().square()
                 out.copy_(bounded.sum(reduced_axes(args, kwargs, source.ndim)).reshape(out.shape))
+
+
+def _runs_on_known_statistics(func: Any, args: Any) -> bool:
+    names = [argument.name for argument in func._schema.arguments]
+    return "training" not in names or not args[names.index("training")]

@@ -237,8 +237,11 @@ def spatial(op: OpCall) -> None:
 
 
 def batch_norm(op: OpCall) -> None:
-    """Batch normalisation: every 1-d tensor is aligned with the channels."""
+    """Batch normalisation: 1-d tensors are aligned with the channels; the other axes are averaged over."""
     source = op.args[0]
+    for labels in op.flow.of(source):
+        if set(axes_of(labels)) - {1}:
+            op.flow.blur(labels, op.why(STATISTICS[0]))
     shape = [1, source.shape[1], *[1] * (source.ndim - 2)]
     operands: list[tuple[Fields, Sequence[int]]] = [(op.flow.of(source), source.shape)]
     operands += [([f.view(shape) for f in op.flow.of(tensor)], shape) for tensor in op.tensors[1:]]

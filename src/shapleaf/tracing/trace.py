@@ -28,8 +28,8 @@ from .ops import MOVEMENTS, RULES, rule_for
 from .rehearsal import rehearse
 from .sizes import Size, Use, along, arrivals, shape_of, tagged
 
-_TORCH = os.path.dirname(torch.__file__)
-_HERE = os.path.dirname(os.path.dirname(__file__))
+LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
+"""Where code lies that is not the user's own."""
 _SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 DROPOUTS = frozenset(
@@ -261,7 +261,7 @@ class Tracer(Calls):
 
     def _place(self) -> str:
         frame = sys._getframe(1)
-        while frame.f_back and frame.f_code.co_filename.startswith((_TORCH, _HERE)):
+        while frame.f_back and frame.f_code.co_filename.startswith(LIBRARIES):
             frame = frame.f_back
         where = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
         return f"{self.module or 'the model'}, {where}"

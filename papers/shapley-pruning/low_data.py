@@ -1,0 +1,310 @@
+"""Pruning with 100 images and no fine-tuning: section 4.2 of Ancona et al. (2020), for every criterion.
+
+    python papers/shapley-pruning/low_data.py
+
+Each layer in turn, outermost first, is scored on the network as pruned so far and loses 25 % or 50 % of
+its units. Every finished cell is written to ``results.json`` and ``RESULTS.md`` at once; a re-run does
+what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import itertools
+import json
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from models import VGG16, Network, ResNet, load
+from torch import Tensor
+
+import shapleaf as sl
+from shapleaf._store import atomic
+from shapleaf.aggregation import Aggregation
+from shapleaf.criteria import Criterion
+from shapleaf.integrations.datasets import Images, load_data
+
+HERE = Path(__file__).resolve().parent
+TRAINED = HERE.parents[2] / "shared" / "data"
+
+Cells = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A row of the table: a criterion, and how its scores are aggregated over the images."""
+
+    name: str
+    criterion: Criterion
+    aggregate: Aggregation
+
+
+PAPER = sl.Shapley(sl.Permutation(5, antithetic=False, shared=True))
+OWN_ORDERS = sl.Shapley(sl.Permutation(4))
+LINE = sl.Shapley(sl.Path(16, "line"))
+GAUSSIAN = sl.Shapley(sl.Path(4, "gaussian", 4))
+
+# In the order in which the table is filled: cheap ones first, of those the rows that matter most.
+METHODS = (
+    Method("Shapley, line path, mean + 2 std", LINE, sl.MeanPlusStd(2)),
+    Method("Shapley, gaussian path, mean + 2 std", GAUSSIAN, sl.MeanPlusStd(2)),
+    Method("weight norm", sl.WeightNorm(), sl.Mean()),
+    Method("Taylor, mean + 2 std", sl.Taylor(), sl.MeanPlusStd(2)),
+    Method("Taylor signed, mean + 2 std", sl.Taylor(signed=True), sl.MeanPlusStd(2)),
+    Method("sensitivity, mean + 2 std", sl.Sensitivity(), sl.MeanPlusStd(2)),
+    Method("APoZ, mean + 2 std", sl.APoZ(), sl.MeanPlusStd(2)),
+    Method("random", sl.Random(), sl.Mean()),
+    Method("Shapley, line path, mean", LINE, sl.Mean()),
+    Method("Shapley, gaussian path, mean", GAUSSIAN, sl.Mean()),
+    Method("leave one out, mean + 2 std", sl.LeaveOneOut(), sl.MeanPlusStd(2)),
+    Method("Shapley, paper's sampler, mean + 2 std", PAPER, sl.MeanPlusStd(2)),
+    Method("Shapley, orders per example, mean + 2 std", OWN_ORDERS, sl.MeanPlusStd(2)),
+    Method("Taylor, mean", sl.Taylor(), sl.Mean()),
+    Method("sensitivity, mean", sl.Sensitivity(), sl.Mean()),
+    Method("APoZ, mean", sl.APoZ(), sl.Mean()),
+    Method("Taylor signed, mean", sl.Taylor(signed=True), sl.Mean()),
+    Method("leave one out, mean", sl.LeaveOneOut(), sl.Mean()),
+    Method("Shapley, paper's sampler, mean", PAPER, sl.Mean()),
+    Method("Shapley, orders per example, mean", OWN_ORDERS, sl.Mean()),
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    methods = [method for method in METHODS if any(part in method.name for part in options.methods)]
+    results = Results(options)
+    studies: dict[str, Study] = {}
+    for seed, method, name, remove in itertools.product(
+        options.seeds, methods, options.networks, options.remove
+    ):
+        key = f"{name} | {method.name} | {remove:g} | {seed}"
+        if key not in results.cells:
+            if name not in studies:
+                studies[name] = prepare(name, options)
+                results.intact.setdefault(name, studies[name].intact())
+            cell = run(method, studies[name], remove, seed, options)
+            results.add(key, {"network": name, "method": method.name, "remove": remove, **cell})
+    results.write()
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, default=TRAINED, help="folder with the data and the weights")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and RESULTS.md")
+    parser.add_argument("--networks", nargs="+", default=["resnet20", "vgg16", "resnet56"])
+    parser.add_argument("--methods", nargs="+", default=[""], metavar="PART", help="of the rows' names")
+    parser.add_argument("--remove", nargs="+", type=float, default=[0.25, 0.5], help="share of each layer")
+    parser.add_argument("--images", type=int, default=100, help="calibration images, from the test set")
+    parser.add_argument("--test-images", type=int, help="evaluate on so many of the others only")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the calibration images and every draw"
+    )
+    parser.add_argument("--fold", action="store_true", help="fold the mean of removed units into biases")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args(arguments)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Study:
+    """A trained network, the test images, and what the network's stem makes of them.
+
+    No pruned layer lies in the stem, so that it is run once, not for every cell.
+    """
+
+    network: Network
+    data: Images
+    images: Tensor
+    features: Tensor
+    labels: Tensor
+
+    def calibration(self, images: int, seed: int) -> Tensor:
+        """Where the calibration images are among all."""
+        place = {int(image): index for index, image in enumerate(self.data.ids)}
+        return torch.tensor([place[int(image)] for image in self.data.sample(images, seed).ids])
+
+    def intact(self) -> dict[str, float]:
+        """The network as it is, on all test images."""
+        cost = sl.cost(sl.trace(self.network.model, self.images[:2]))
+        correct = accuracy(self.network.model, self.features, self.labels)
+        return {"accuracy": correct, "params": cost.params, "macs": cost.macs}
+
+
+def prepare(name: str, options: argparse.Namespace) -> Study:
+    network = load(name, options.data)
+    network.model.to(memory_format=torch.channels_last)
+    data = load_data(f"cifar10:{options.data}", split="test", mean=network.mean, std=network.std)
+    if options.test_images:
+        data = data.sample(options.images + options.test_images, seed=0)
+    images, labels = data.tensors()
+    images = images.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        features = torch.cat([network.model.stem(part) for part in images.split(100)])
+    return Study(network, data, images, features, labels)
+
+
+def run(
+    method: Method, study: Study, remove: float, seed: int, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Prune a copy layer by layer and measure it."""
+    model = copy.deepcopy(study.network.model)
+    chosen = study.calibration(options.images, seed)
+    calibration = study.images[chosen], study.labels[chosen]
+    wall, cpu = 0.0, 0.0
+    for layer in study.network.layers:
+        graph = sl.trace(model, calibration[0][:2])
+        start = time.perf_counter(), time.process_time()
+        scores = sl.attribute(
+            model,
+            graph,
+            calibration,
+            method.criterion,
+            aggregate=method.aggregate,
+            groups=[layer],
+            seed=seed,
+        )
+        wall, cpu = wall + time.perf_counter() - start[0], cpu + time.process_time() - start[1]
+        plan = sl.allocate(scores, sl.Units(remove=remove), multiple_of=1)
+        sl.prune_(model, plan, compensate=sl.FoldMean(calibration) if options.fold else None)
+    cost = sl.cost(sl.trace(model, calibration[0][:2]))
+    rest = torch.ones(len(study.labels), dtype=torch.bool).index_fill(0, chosen, value=False)
+    return {
+        "seed": seed,
+        "accuracy": accuracy(model, study.features[rest], study.labels[rest]),
+        "params": cost.params,
+        "macs": cost.macs,
+        "attribution_seconds": round(wall, 2),
+        "attribution_cpu_seconds": round(cpu, 2),
+    }
+
+
+def accuracy(model: VGG16 | ResNet, features: Tensor, labels: Tensor) -> float:
+    """The share of images whose highest output is the label's, from what the stem made of them."""
+    with torch.inference_mode():
+        found = torch.cat([model.head(part).argmax(1) for part in features.split(100)])
+    return float((found == labels).double().mean())
+
+
+class Results:
+    """The finished cells, kept on disk after each one."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        suffix = "-fold" if options.fold else ""
+        self.json = options.out / f"results{suffix}.json"
+        self.markdown = options.out / f"RESULTS{suffix}.md"
+        # Which cells one run was asked for makes no difference to them, so it is not part of the command.
+        self.command = f"python papers/shapley-pruning/low_data.py --images {options.images}"
+        if options.test_images:
+            self.command += f" --test-images {options.test_images}"
+        if options.fold:
+            self.command += " --fold"
+        self.settings = {
+            "images": options.images,
+            "test_images": options.test_images or 10_000 - options.images,
+            "fold": options.fold,
+        }
+        self.cells: Cells = {}
+        self.intact: Cells = {}
+        if self.json.exists():
+            found = json.loads(self.json.read_text())
+            if found["settings"] != self.settings:
+                raise SystemExit(
+                    f"{self.json} was made with {found['settings']}, not {self.settings}; "
+                    "give another folder with --out, or remove it."
+                )
+            self.cells, self.intact = found["cells"], found["intact"]
+
+    def add(self, key: str, cell: dict[str, Any]) -> None:
+        self.cells[key] = cell
+        print(f"{key}: {cell['accuracy']:.4f} ({cell['attribution_cpu_seconds']} s)", flush=True)
+        self.write()
+
+    def write(self) -> None:
+        found = {
+            "command": self.command,
+            "settings": self.settings,
+            "versions": versions(),
+            "intact": self.intact,
+            "cells": self.cells,
+        }
+        for path, text in ((self.json, json.dumps(found, indent=1)), (self.markdown, markdown(found))):
+            with atomic(path) as new:
+                new.write_text(f"{text}\n")
+
+
+def versions() -> dict[str, str]:
+    return {
+        "shapleaf": sl.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The tables, with a dash for what has not been run."""
+    settings, cells = found["settings"], list(found["cells"].values())
+    removes = sorted({cell["remove"] for cell in cells})
+    lines = [
+        "# Pruning with few images and no fine-tuning",
+        "",
+        f"`{found['command']}`",
+        "",
+        f"{settings['images']} calibration images, test accuracy in % on {settings['test_images']:,} others"
+        + (", removed units folded into biases by their mean. " if settings["fold"] else ". ")
+        + "Mean ± standard deviation over calibration sets and draws; no ± where there is one run. Seconds "
+        "are CPU seconds of all attributions for one pruned network. A dash: not run. "
+        + ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+        + ".",
+    ]
+    for name, intact in found["intact"].items():
+        mine = [cell for cell in cells if cell["network"] == name]
+        lines += ["", f"## {name}: {intact['accuracy']:.2%} intact", ""]
+        header = ["criterion", *(f"{remove:.0%} removed | seconds" for remove in removes)]
+        lines += [f"| {' | '.join(header)} |", "|---" + "|---:|---:" * len(removes) + "|"]
+        rows = {m.name: [[c for c in mine if _is(c, m.name, r)] for r in removes] for m in METHODS}
+        best = [
+            max((_mean(row[i]) for row in rows.values() if row[i]), default=0.0) for i in range(len(removes))
+        ]
+        for method, row in rows.items():
+            texts = (_cell(found, top) for found, top in zip(row, best, strict=True))
+            lines.append(f"| {method} | {' | '.join(texts)} |")
+        lines += ["", *(_left(mine, remove, intact) for remove in removes)]
+    return "\n".join(lines)
+
+
+def _is(cell: dict[str, Any], method: str, remove: float) -> bool:
+    return bool(cell["method"] == method and cell["remove"] == remove)
+
+
+def _mean(cells: list[dict[str, Any]]) -> float:
+    return float(np.mean([cell["accuracy"] for cell in cells]))
+
+
+def _cell(cells: list[dict[str, Any]], best: float) -> str:
+    if not cells:
+        return "- | -"
+    mean = _mean(cells)
+    text = f"{100 * mean:.2f}"
+    if len(cells) > 1:
+        text += f" ± {100 * np.std([cell['accuracy'] for cell in cells], ddof=1):.2f}"
+    seconds = float(np.mean([cell["attribution_cpu_seconds"] for cell in cells]))
+    return f"{f'**{text}**' if mean == best else text} | {seconds:.1f}"
+
+
+def _left(cells: list[dict[str, Any]], remove: float, intact: dict[str, Any]) -> str:
+    found = next((cell for cell in cells if cell["remove"] == remove), None)
+    if found is None:
+        return f"{remove:.0%}: not run."
+    params, macs = found["params"] / intact["params"], found["macs"] / intact["macs"]
+    return f"{remove:.0%} removed leaves {params:.1%} of the parameters and {macs:.1%} of the MACs.  "
+
+
+if __name__ == "__main__":
+    main()
