@@ -135,7 +135,8 @@ def hugging_face(name: str) -> tuple[Any, Any]:
             hidden_sizes=[16, 32], depths=[1, 1], num_encoder_blocks=2, num_attention_heads=[2, 4],
             sr_ratios=[2, 1], patch_sizes=[7, 3], strides=[4, 2], mlp_ratios=[2, 2])), pixels),
         "swin": lambda: (hf.SwinForImageClassification(hf.SwinConfig(
-            image_size=32, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 4], window_size=4)), pixels),
+            image_size=32, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 4],
+            window_size=4)), pixels),
     }  # fmt: skip
     return made[name]()
 
@@ -220,10 +221,10 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
         "# Architectures, told nothing",
         "",
         (
-            f"`python benchmarks/architectures.py`: {proven} of {len(rows)} models traced, pruned by half and "
-            f"by random shares per group, and proven equal to the masked model; {free} without any group that "
-            "the model's own code holds back. Error: of the exact groups, masked against pruned, relative to "
-            "the largest output, in double precision. Params: what is left of them."
+            f"`python benchmarks/architectures.py`: {proven} of {len(rows)} models traced, pruned by half "
+            f"and by random shares per group, and proven equal to the masked model; {free} without any group "
+            "that the model's own code holds back. Error: of the exact groups, masked against pruned, "
+            "relative to the largest output, in double precision. Params: what is left of them."
         ),
         "",
         (

@@ -30,7 +30,7 @@ def export(
         model: any module, usually pruned; it is exported in eval mode and left as it is.
         example_inputs: a tensor, or a tuple of positional inputs, the examples along the first dimension.
         path: the suffix decides the format; ONNX needs the extra ``shapleaf[onnx]``.
-        dynamic_batch: let the number of examples vary; it is exported with one number and compared with another.
+        dynamic_batch: let the number of examples vary; the comparison takes another number.
 
     Returns:
         The largest difference of any output, relative to the largest output.
