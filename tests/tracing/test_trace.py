@@ -223,6 +223,15 @@ def test_a_branch_on_inputs_alone_is_noted(x: Tensor) -> None:
     prove(model, x, graph)
 
 
+def test_a_branch_on_inputs_to_parameters_not_seen_holds_everything() -> None:
+    def either(self: Any, x: Tensor) -> Tensor:
+        return self.b(self.a(x)) if x.sum() > 0 else self.c(self.a(x))
+
+    model = settle(Apply(either, a=nn.Linear(4, 8), b=nn.Linear(8, 2), c=nn.Linear(8, 2)))
+    with pytest.raises(sl.TraceError, match=r"reads values of the inputs .*c\.weight lies on a way not taken"):
+        sl.trace(model, torch.ones(2, 4, dtype=torch.float64))
+
+
 def test_a_branch_on_sizes_or_on_randomness_does_not() -> None:
     def run(self: Any, x: Tensor) -> Tensor:
         return self.b(F.relu(self.a(x)) * (2 if len(x) > 1 or torch.rand(()).item() < 0.5 else 3))

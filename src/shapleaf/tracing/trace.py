@@ -66,6 +66,8 @@ class Trail:
     dropouts: list[tuple[str, Tensor]] = field(default_factory=list)
     norms: list[tuple[str, str]] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
+    forks: list[str] = field(default_factory=list)
+    reached: set[int] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
 
@@ -215,7 +217,7 @@ class Tracer(Calls):
         """The code reads values: from here on it may go another way, for other values.
 
         Where parameters had a say, whatever is alive or comes later must stay. Where only the inputs had,
-        pruning cannot change the way, but another batch can take one that was not seen.
+        pruning cannot change the way; another batch may, which matters if parameters lie on a way not seen.
         """
         learned = [self.flow.active[leaf] for leaf in leaves if leaf in self.flow.active]
         place = f"({name} in {self._place()})"
@@ -224,7 +226,7 @@ class Tracer(Calls):
             for tensor in [*self.flow.active]:
                 self.hold(tensor, self._forked)
         elif learned:
-            self.trail.notes.append(f"The code reads values of the inputs {place}: only one way was traced.")
+            self.trail.forks.append(place)
 
     def hold(self, tensor: Tensor, reason: str) -> None:
         for labels in self.flow.of(tensor):
@@ -233,6 +235,7 @@ class Tracer(Calls):
     def _see(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         op = OpCall(func, args, kwargs, out, self.flow, func.overloadpacket.__name__, self._place, self._call)
         active = any(op.active(tensor) for tensor in op.tensors)
+        self.trail.reached.update(id(tensor) for tensor in op.tensors)
         if active:
             # What depends on the inputs alone is the same whatever units are there.
             learned = any(self.flow.active.get(t, t.is_floating_point()) for t in op.tensors)
@@ -318,8 +321,21 @@ def trace(
         _run(model, _doubled(example_inputs), trail, merged, train=True)
     except TraceError as error:
         trail.notes.append(f"train mode was not traced: {error}")
+    _hold_unseen_ways(model, trail)
     graph = build(model, trail, describe(example_inputs), _examples(example_inputs))
     return rehearse(model, graph, example_inputs)
+
+
+def _hold_unseen_ways(model: nn.Module, trail: Trail) -> None:
+    """Code that branches on its inputs, and parameters that were not reached: they lie on another way."""
+    unseen = [name for name, parameter in model.named_parameters() if id(parameter) not in trail.reached]
+    if trail.forks and unseen:
+        way = f"the code reads values of the inputs {trail.forks[0]}, and {unseen[0]} lies on a way not taken"
+        for parameter in model.parameters():
+            for labels in trail.flow.of(parameter):
+                trail.flow.freeze(labels, way)
+    elif trail.forks:
+        trail.notes.append(f"The code reads values of the inputs {trail.forks[0]}: one way was traced.")
 
 
 def _run(model: nn.Module, inputs: Any, trail: Trail, rules: Mapping[str, Rule], *, train: bool) -> None:
