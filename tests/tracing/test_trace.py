@@ -228,7 +228,9 @@ def test_a_branch_on_inputs_to_parameters_not_seen_holds_everything() -> None:
         return self.b(self.a(x)) if x.sum() > 0 else self.c(self.a(x))
 
     model = settle(Apply(either, a=nn.Linear(4, 8), b=nn.Linear(8, 2), c=nn.Linear(8, 2)))
-    with pytest.raises(sl.TraceError, match=r"reads values of the inputs .*c\.weight lies on a way not taken"):
+    with pytest.raises(
+        sl.TraceError, match=r"reads values of the inputs .*c\.weight lies on a way not taken"
+    ):
         sl.trace(model, torch.ones(2, 4, dtype=torch.float64))
 
 
