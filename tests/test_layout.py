@@ -22,6 +22,7 @@ ROWS = """
     _table _store _context _rng _calls _progress
     records
     data
+    cuts
     tracing
     costs
     masking
@@ -37,6 +38,7 @@ ROWS = """
     evaluation
     reporting
     integrations
+    exporting
     slimming
     testing
     demo

@@ -492,9 +492,39 @@ def dict_input() -> tuple[nn.Module, Any]:
     return settle(model), ({"x": example(2, 3), "y": example(2, 4, seed=2)},)
 
 
-NETS |= {build.__name__: build for build in (keywords, two_inputs, dict_input)}
+class Block(nn.Module):
+    """Attention over four heads of two dimensions and a hidden layer, each behind a norm, both added."""
 
-INEXACT = frozenset({"channel_mean"})
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 4
+        self.n1, self.n2 = nn.LayerNorm(8), nn.LayerNorm(8)
+        self.qkv, self.o, self.up, self.down = map(nn.Linear, (8, 8, 8, 10), (24, 8, 10, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        qkv = self.qkv(self.n1(x)).view(n, t, 3, self.num_heads, -1)
+        y = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4).unbind(0))
+        x = x + self.o(y.transpose(1, 2).reshape(n, t, -1))
+        return x + self.down(F.gelu(self.up(self.n2(x))))
+
+
+def transformer() -> tuple[nn.Module, Any]:
+    """Words and positions, two blocks, the mean of all tokens."""
+
+    def run(self: Any, words: Tensor) -> Tensor:
+        return self.head(self.blocks(self.embed(words) + self.place.weight).mean(1))
+
+    model = Apply(
+        run, embed=nn.Embedding(7, 8), place=Weights(lambda self, x: x, weight=(1, 5, 8)),
+        blocks=nn.Sequential(Block(), Block()), head=nn.Linear(8, 3),
+    )  # fmt: skip
+    return settle(model), torch.tensor([[1, 2, 3, 4, 5], [6, 0, 1, 2, 3]])
+
+
+NETS |= {build.__name__: build for build in (keywords, two_inputs, dict_input, transformer)}
+
+INEXACT = frozenset({"channel_mean", "transformer"})
 """Nets with groups that are not exact."""
 
 
@@ -538,6 +568,15 @@ def prove(model: nn.Module, inputs: Any, graph: sl.Graph, seeds: int = 2) -> Non
     for plan in (half_plan(graph), *(random_plan(graph, seed) for seed in range(seeds))):
         pruned = sl.prune(model, plan).model
         assert gap(run(sl.masked(model, plan), inputs), run(pruned, inputs)) < 1e-12
+
+
+def prove_exact(model: nn.Module, inputs: Any, graph: sl.Graph, seeds: int = 2) -> None:
+    """Masked equals pruned where only exact groups lose units."""
+    for plan in (half_plan(graph), *(random_plan(graph, seed) for seed in range(seeds))):
+        exact = sl.plan(graph, {name: units for name, units in plan.keep.items() if graph[name].exact})
+        assert exact.pruned
+        pruned = sl.prune(model, exact).model
+        assert gap(run(sl.masked(model, exact), inputs), run(pruned, inputs)) < 1e-12
 
 
 def between(f: Callable[[Tensor], Tensor], after: int = 8) -> nn.Module:

@@ -37,6 +37,7 @@ _PUBLIC = {
     "allocation": "allocate plan",
     "surgery": "prune prune_ replay FoldMean",
     "evaluation": "evaluate",
+    "exporting": "export",
     "slimming": "slim",
     "_progress": "quiet",
 }

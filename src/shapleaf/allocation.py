@@ -48,7 +48,8 @@ def allocate(
 
     Units leave in the order of the strategy until the cost, counted on the graph, is within the
     budget; one step less would exceed it. Plans are nested: what a smaller budget keeps, a larger
-    one keeps as well. Only groups that were scored lose units; tied groups lose equally many.
+    one keeps as well. Only groups that were scored and are not blocked lose units; tied groups lose
+    equally many.
 
     Args:
         scores: aggregated scores, ``(units,)`` for each group.
@@ -144,7 +145,7 @@ def _sets(scores: Scores, min_keep: int, multiple_of: int) -> list[_Set]:
             raise PlanError(f"the score of unit {unit} of {name} is {float(values[unit])}.")
     for name in scores.values:
         tie = next((tie for tie in graph.ties if name in tie), (name,))
-        if name in done or any(member not in scores.values for member in tie):
+        if name in done or any(member not in scores.values or graph[member].blocked for member in tie):
             continue
         done.update(tie)
         order = {m: np.argsort(scores.values[m].double().numpy(), kind="stable") for m in tie}

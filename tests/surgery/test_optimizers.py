@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 import shapleaf as sl
-from shapleaf.surgery import optimizers, slicing
+from shapleaf.cuts import slicing
+from shapleaf.surgery import optimizers
 from zoo import NETS, forward, half_plan, random_plan, state
 
 Build = Callable[[nn.Module], Optimizer]

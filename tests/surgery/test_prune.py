@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from zoo import (
     gap,
     half_plan,
     lived_in,
+    prove,
     random_plan,
     run,
     settle,
@@ -214,19 +217,42 @@ LITERALS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("name", LITERALS)
-def test_a_size_that_code_holds_is_refused_and_the_model_is_intact(name: str) -> None:
+SILENT = ("regrouping",)
+"""The code runs on with a wrong number; only the proof sees it."""
+
+
+@pytest.mark.parametrize("name", sorted({*LITERALS} - {*SILENT}))
+def test_a_size_that_code_holds_blocks_its_group_and_the_line_is_named(name: str) -> None:
     model, inputs = LITERALS[name](), example(2, 3, 6, 6)
     graph = sl.trace(model, inputs)
+    assert len(graph) >= 1
+    for group in graph:
+        assert re.match(r"test_prune\.py:\d+ holds a size that does not follow: ", group.blocked)
     lived_in(model, inputs)
     optimizer = torch.optim.Adam(model.parameters())
     optimizer.step()
     before = state(model, optimizer)
-    for plan in (
-        half_plan(graph),
-        random_plan(graph, 1),
-        sl.plan(graph, {"a": [0]} if not graph.ties else {g.name: [0] for g in graph}),
-    ):
+    for plan in (half_plan(graph), random_plan(graph, 1)):
+        with pytest.raises(sl.PlanError, match=r"group a\S* cannot lose units: test_prune.py:"):
+            sl.prune_(model, plan, optimizer=optimizer, compensate=sl.FoldMean([inputs]))
+        with pytest.raises(sl.PlanError, match="cannot lose units"):
+            sl.prune(model, plan)
+    assert state(model, optimizer) == before
+    sl.prune_(model, sl.plan(graph, {}), optimizer=optimizer)
+    assert state(model, optimizer)["bytes"] == before["bytes"]
+
+
+@pytest.mark.parametrize("name", LITERALS)
+def test_a_size_that_code_holds_is_refused_and_the_model_is_intact(name: str) -> None:
+    """Also where a graph does not say that its groups are blocked."""
+    model, inputs = LITERALS[name](), example(2, 3, 6, 6)
+    graph = sl.trace(model, inputs)
+    graph = replace(graph, groups=tuple(replace(group, blocked="") for group in graph))
+    lived_in(model, inputs)
+    optimizer = torch.optim.Adam(model.parameters())
+    optimizer.step()
+    before = state(model, optimizer)
+    for plan in (half_plan(graph), random_plan(graph, 1), sl.plan(graph, {g.name: [0] for g in graph})):
         with pytest.raises(
             sl.PlanError,
             match="(does not run|returned shapes|differs from the masked one).*nothing was changed",
@@ -235,24 +261,37 @@ def test_a_size_that_code_holds_is_refused_and_the_model_is_intact(name: str) ->
         with pytest.raises(sl.PlanError, match="nothing was changed"):
             sl.prune(model, plan)
     assert state(model, optimizer) == before
-    sl.prune_(model, sl.plan(graph, {}), optimizer=optimizer)
-    assert state(model, optimizer)["bytes"] == before["bytes"]
+
+
+def test_a_size_that_a_module_holds_follows() -> None:
+    layers = [conv(3, 8), nn.ReLU(), nn.AvgPool2d(6), nn.Flatten(), nn.Unflatten(1, (8, 1)), nn.Flatten()]
+    model, inputs = settle(nn.Sequential(*layers, nn.Linear(8, 3))), example(2, 3, 6, 6)
+    graph = sl.trace(model, inputs)
+    assert [group.blocked for group in graph] == [""]
+    pruned, receipt = sl.prune(model, half_plan(graph))
+    assert pruned[4].unflattened_size == (4, 1)
+    assert [e.index for e in receipt.edits if e.attribute == "unflattened_size"] == [0]
+    prove(model, inputs, graph)
 
 
 def test_the_line_that_would_have_to_change_is_named() -> None:
     model, inputs = LITERALS["view per example"](), example(2, 3, 6, 6)
+    graph = sl.trace(model, inputs)
+    graph = replace(graph, groups=tuple(replace(group, blocked="") for group in graph))
     with pytest.raises(sl.PlanError, match=r"does not run \(test_prune.py:\d+: .*view\(len\(x\), 288\)"):
-        sl.prune(model, half_plan(sl.trace(model, inputs)))
+        sl.prune(model, half_plan(graph))
 
 
 def test_rolling_back_takes_added_biases_and_dropout_rates_with_it() -> None:
     def run(self: Any, x: Tensor) -> Tensor:
-        return self.c(self.d(F.relu(self.b(F.relu(self.a(x)))).view(-1, 288)))
+        x = self.d(F.relu(self.b(F.relu(self.a(x)))))
+        return self.c(x.view(len(x), -1, 4, 6, 6).transpose(1, 2).flatten(1, 2).flatten(1))
 
     layers = {"a": conv(3, 8), "b": conv(8, 8, bias=False), "d": nn.Dropout(0.5), "c": nn.Linear(288, 3)}
     model = settle(Apply(run, **layers))
     inputs = example(2, 3, 6, 6)
-    plan = half_plan(sl.trace(model, inputs))
+    graph = sl.trace(model, inputs)
+    plan = half_plan(replace(graph, groups=tuple(replace(group, blocked="") for group in graph)))
     before = state(model)
     with pytest.raises(sl.PlanError, match="nothing was changed"):
         sl.prune_(model, plan, compensate=sl.FoldMean([inputs]), scale_dropout=True)
@@ -262,13 +301,16 @@ def test_rolling_back_takes_added_biases_and_dropout_rates_with_it() -> None:
 
 def test_an_interrupt_rolls_back_too() -> None:
     class Stop(nn.Module):
+        armed = False
+
         def forward(self, x: Tensor) -> Tensor:
-            if x.shape[1] != 8:
+            if self.armed and x.shape[1] != 8:
                 raise KeyboardInterrupt
             return x
 
     model = settle(nn.Sequential(nn.Linear(6, 8), Stop(), nn.Linear(8, 2)))
     graph = sl.trace(model, example(1, 6))
+    model[1].armed = True
     before = state(model)
     with pytest.raises(KeyboardInterrupt):
         sl.prune_(model, half_plan(graph))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import shapleaf as sl
-from shapleaf.surgery import attributes, slicing
+from shapleaf.cuts import attributes, slicing
 from shapleaf.surgery.verification import Proof, _difference
 from shapleaf.tracing.labels import narrow
 from shapleaf.tracing.opcall import OpCall

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import shapleaf as sl
 from shapleaf.tracing.ops import RULES, pointwise, rule_for, unknown
-from zoo import Apply, between, between_maps, conv, example, head, prove, settle
+from zoo import Apply, between, between_maps, conv, example, half_plan, head, prove, prove_exact, settle
 
 Function = Callable[[Tensor], Tensor]
 VECTORS, MAPS = example(2, 6), example(2, 3, 6, 6)
@@ -159,25 +159,29 @@ def test_writing_into_a_slice_freezes() -> None:
         x[:, :3] = 0
         return x
 
-    def view(x: Tensor) -> Tensor:
-        x.view(len(x), 2, -1)[:, 0].add_(1)
-        return x
-
     def other(x: Tensor) -> Tensor:
         z = torch.zeros_like(x)
         z[:, 2:5] = x[:, 2:5]
         return z
 
-    for f in (fill, view, other):
+    for f in (fill, other):
         assert "takes a part with fixed bounds" in held(between(f), VECTORS)
 
 
-def test_writing_through_a_view_of_all_units_does_not() -> None:
-    def view(x: Tensor) -> Tensor:
-        x.view(len(x), 2, -1).mul_(2)
-        return x
+def double_all(x: Tensor) -> Tensor:
+    x.view(len(x), 2, -1).mul_(2)
+    return x
 
-    model = between(view)
+
+def raise_row(x: Tensor) -> Tensor:
+    x.view(len(x), 2, -1)[:, 0].add_(1)
+    return x
+
+
+@pytest.mark.parametrize("write", [double_all, raise_row])
+def test_writing_through_a_view_couples_what_the_view_does(write: Function) -> None:
+    """The code names two rows, so a unit is a column of them."""
+    model = between(write)
     graph = sl.trace(model, VECTORS)
     assert sizes(graph) == {"a": 4}
     prove(model, VECTORS, graph)
@@ -226,7 +230,7 @@ SPATIAL_FREEZE: dict[str, tuple[Function, int, str]] = {
         8,
         "meets a tensor without units there (copy_",
     ),
-    "group norm": (lambda x: F.group_norm(x, 2), 8, "native_group_norm"),
+    "group norm by number": (lambda x: F.group_norm(x, 2), 8, "group_norm in the model, test_ops.py"),
 }
 
 
@@ -236,17 +240,20 @@ def test_feature_maps_are_frozen_and_the_op_is_named(name: str) -> None:
     assert reason in held(between_maps(f, after), MAPS)
 
 
-def test_layer_norm_is_frozen_and_the_rest_is_not() -> None:
+def test_units_of_a_layer_norm_are_not_exact_and_the_others_are() -> None:
     model = settle(
         nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5), nn.LayerNorm(5), nn.Linear(5, 2))
     )
     graph = sl.trace(model, VECTORS)
-    assert sizes(graph) == {"0": 8}
-    reasons = {f"{block.tensor}[{block.dim}]": block.reason for block in graph.blocked}
-    assert "no rule (native_layer_norm in 3" in reasons["2.weight[0]"]
-    assert "no rule (native_layer_norm in 3" in reasons["3.weight[0]"]
-    assert "contracted with an axis without units (addmm in 4" in reasons["4.weight[1]"]
-    prove(model, VECTORS, graph)
+    assert sizes(graph) == {"0": 8, "2": 5}
+    assert graph["0"].exact
+    assert not graph["2"].exact
+    assert "normalises over units (native_layer_norm in 3, " in graph["2"].reason
+    assert {f"{s.tensor}[{s.dim}]" for s in graph["2"].slices} == {
+        "2.weight[0]", "2.bias[0]", "3.weight[0]", "3.bias[0]", "4.weight[1]",
+    }  # fmt: skip
+    prove_exact(model, VECTORS, graph)
+    assert sl.prune(model, half_plan(graph)).model[3].normalized_shape == (3,)
 
 
 def test_padded_places_must_stay_and_the_others_need_not() -> None:

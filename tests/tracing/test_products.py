@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import shapleaf as sl
-from zoo import Apply, Weights, conv, example, head, prove, settle
+from zoo import Apply, Weights, conv, example, half_plan, head, prove, settle
 
 VECTORS, MAPS, TOKENS = example(2, 6), example(2, 3, 6, 6), example(2, 5, 6)
 
@@ -59,15 +59,23 @@ def test_a_product_of_activations_reads_units_without_a_weight() -> None:
     prove(model, TOKENS, graph)
 
 
-def test_heads_of_attention_are_frozen_and_the_reason_is_named() -> None:
+def test_the_units_of_attention_by_hand_are_whole_heads() -> None:
     def attention(self: Any, x: Tensor) -> Tensor:
         n, t, _ = x.shape
-        q, k, v = (part.view(n, t, 2, -1).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        q, k, v = (part.view(n, t, self.heads, 4).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
         return self.o(((q @ k.transpose(-1, -2)).softmax(-1) @ v).transpose(1, 2).reshape(n, t, -1))
 
     model = settle(Apply(attention, qkv=nn.Linear(6, 24), o=nn.Linear(8, 2)))
-    with pytest.raises(sl.TraceError, match=r"contracts a part of a view \(bmm"):
-        sl.trace(model, TOKENS)
+    model.heads = 2
+    graph = sl.trace(model, TOKENS)
+    heads = [[*range(d, d + 4), *range(8 + d, 12 + d), *range(16 + d, 20 + d)] for d in (0, 4)]
+    assert owners(graph["qkv"]) == {
+        "qkv.weight[0]": heads, "qkv.bias[0]": heads, "o.weight[1]": [[0, 1, 2, 3], [4, 5, 6, 7]],
+    }  # fmt: skip
+    assert graph["qkv"].exact
+    assert graph["qkv"].blocked == ""
+    prove(model, TOKENS, graph)
+    assert sl.prune(model, half_plan(graph)).model.heads == 1
 
 
 def test_units_along_the_examples_axis_are_frozen() -> None:

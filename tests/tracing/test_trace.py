@@ -197,13 +197,41 @@ def test_a_branch_on_values_freezes_what_is_alive_and_what_comes_later() -> None
     prove(model, VECTORS, graph)
 
 
-def test_a_branch_on_inputs_freezes_all_that_follows() -> None:
+def test_a_branch_on_activations_freezes_all_that_follows() -> None:
     def run(self: Any, x: Tensor) -> Tensor:
-        return self.b(F.relu(self.a(x) if x.sum() > 0 else self.c(x)))
+        y = self.a(x)
+        return self.b(F.relu(y if y.sum() > 0 else self.c(x)))
 
     model = settle(Apply(run, a=nn.Linear(6, 8), b=nn.Linear(8, 2), c=nn.Linear(6, 8)))
     with pytest.raises(sl.TraceError, match="so it may go another way for others"):
         sl.trace(model, VECTORS)
+
+
+@pytest.mark.parametrize("x", [VECTORS, VECTORS.abs()])
+def test_a_branch_on_inputs_alone_is_noted(x: Tensor) -> None:
+    """Pruning cannot change the way that a batch takes; what other batches run was not traced."""
+
+    def run(self: Any, x: Tensor) -> Tensor:
+        return self.b(F.relu(self.a(x))) * (2 if x.min() < 0 else 3)
+
+    model = settle(Apply(run, a=nn.Linear(6, 8), b=nn.Linear(8, 2)))
+    graph = sl.trace(model, x)
+    assert names(graph) == ["a"]
+    (note,) = graph.notes
+    assert "reads values of the inputs" in note
+    assert "test_trace.py:" in note
+    prove(model, x, graph)
+
+
+def test_a_branch_on_inputs_to_parameters_not_seen_holds_everything() -> None:
+    def either(self: Any, x: Tensor) -> Tensor:
+        return self.b(self.a(x)) if x.sum() > 0 else self.c(self.a(x))
+
+    model = settle(Apply(either, a=nn.Linear(4, 8), b=nn.Linear(8, 2), c=nn.Linear(8, 2)))
+    with pytest.raises(
+        sl.TraceError, match=r"reads values of the inputs .*c\.weight lies on a way not taken"
+    ):
+        sl.trace(model, torch.ones(2, 4, dtype=torch.float64))
 
 
 def test_a_branch_on_sizes_or_on_randomness_does_not() -> None:

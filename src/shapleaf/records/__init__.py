@@ -1,6 +1,6 @@
 """The frozen records that travel from stage to stage."""
 
-from .graph import Axis, Blocked, Graph, Group, Op, Site, Slice, TensorInfo
+from .graph import Axis, Blocked, Graph, Group, Op, Site, Size, Slice, TensorInfo
 from .plan import Cost, Plan
 from .receipt import Edit, Receipt
 from .report import Measurement, Report
@@ -20,6 +20,7 @@ __all__ = [
     "Report",
     "Scores",
     "Site",
+    "Size",
     "Slice",
     "TensorInfo",
 ]

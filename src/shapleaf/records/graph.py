@@ -65,6 +65,8 @@ class Group(Part):
         sites: where the units are read.
         exact: whether masking at the sites and slicing give the same function.
         reason: why not, if not.
+        blocked: why the model's Python code cannot do without these units, if it cannot: they are
+            scored and masked, but never removed.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Group(Part):
     sites: tuple[Site, ...]
     exact: bool = True
     reason: str = ""
+    blocked: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -115,6 +118,16 @@ class Op(Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Size(Part):
+    """An integer that a module holds, ``module.attribute`` or an element of it: the length of an axis."""
+
+    module: str
+    attribute: str
+    index: int | None
+    axis: Axis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Graph(Record):
     """What :func:`shapleaf.trace` found in a model; holds names and integers, no module.
 
@@ -129,6 +142,7 @@ class Graph(Record):
         blocked: the axes that cannot shrink, with reasons.
         dropouts: (module, group) for every dropout that acts on a group's units alone.
         norms: (consumer's call, BatchNorm) where a BatchNorm directly reads a consumer's output.
+        sizes: the integers in the model's Python code that must follow a plan.
         inputs: shapes, dtypes and ranges of the example inputs, nested as they were.
         notes: what else the user should know.
 
@@ -149,6 +163,7 @@ class Graph(Record):
     blocked: tuple[Blocked, ...] = ()
     dropouts: tuple[tuple[str, str], ...] = ()
     norms: tuple[tuple[str, str], ...] = ()
+    sizes: tuple[Size, ...] = ()
     inputs: Any = None
     notes: tuple[str, ...] = ()
 
@@ -214,6 +229,7 @@ class Graph(Record):
         groups, axes = count(len(self.groups), "group"), count(len(self.blocked), "axis", "axes")
         footer = [f"{count(units, 'unit')} in {groups}, {axes} blocked"]
         footer += [f"tied: {' = '.join(tie)}" for tie in self.ties]
+        footer += [f"  {g.name} is scored but never pruned: {g.blocked}" for g in self.groups if g.blocked]
         reasons: dict[str, list[str]] = {}
         for block in self.blocked:
             reasons.setdefault(block.reason, []).append(f"{block.tensor}[{block.dim}]")

@@ -15,8 +15,9 @@ class Edit(Part):
 
     module: str
     attribute: str
-    before: int | float
-    after: int | float
+    before: int | float | tuple[int, ...]
+    after: int | float | tuple[int, ...]
+    index: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..cuts.slicing import Cuts, cut
 from ..errors import PlanError
-from .slicing import Cuts, cut
 
 
 def slice_state(optimizer: Optimizer, model: nn.Module, what: Cuts) -> None:

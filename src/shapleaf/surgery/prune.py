@@ -10,8 +10,10 @@ from torch import nn
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.optim import Optimizer
 
+from ..cuts import attributes, slicing
+from ..errors import PlanError
 from ..records import Edit, Plan, Receipt
-from . import attributes, optimizers, slicing
+from . import optimizers
 from .compensation import Changes, Compensation, add_bias
 from .verification import Proof
 
@@ -86,6 +88,9 @@ def prune_(
     4
     """
     plan.graph.check(model)
+    for name in plan.pruned:
+        if plan.graph[name].blocked:
+            raise PlanError(f"group {name} cannot lose units: {plan.graph[name].blocked}.")
     changes = compensate.changes(model, plan) if compensate else Changes()
     what = slicing.cuts(plan)
     edits: list[Edit] = []
@@ -98,6 +103,7 @@ def prune_(
                 optimizers.slice_state(optimizer, model, what)
             slicing.slice_tensors(model, lengths)
             edits += attributes.update(model, lengths)
+            edits += attributes.resize(model, plan)
             if scale_dropout:
                 edits += attributes.scale_dropouts(model, _dropout_factors(plan))
             error = proof.check()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,41 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TraceError
-from ..records import Axis, Blocked, Graph, Group, Op, Site, Slice, TensorInfo
-from .labels import Labeling, Owner, components, reasons, tied
+from ..records import Axis, Blocked, Graph, Group, Op, Site, Size, Slice, TensorInfo
+from .labels import Owner, components, reasons, tied
+from .sizes import Attribute, Use
+from .solving import Units, solve
 
 if TYPE_CHECKING:
     from .trace import Trail
 
 STRUCTURAL = ("a convolution kernel", "each group's own channels")
 """Reasons that hold by construction and are no news to the reader of a graph."""
-
-
-@dataclass(slots=True)
-class _Units:
-    """The solved labels: for each one its group and its unit, -1 where it must stay.
-
-    ``axes`` holds for every group the axes that carry it, with each unit's positions, (units, positions).
-    """
-
-    flow: Labeling
-    root: np.ndarray
-    group: np.ndarray
-    unit: np.ndarray
-    kinds: np.ndarray
-    members: list[np.ndarray]
-    starts: np.ndarray
-    axes: list[list[tuple[Owner, np.ndarray]]]
-
-    def owner(self, labels: Tensor | None) -> Owner | None:
-        """The axis of a parameter that labels are taken from."""
-        label = 0 if labels is None else int(labels.max())
-        return self.flow.owners[int(np.searchsorted(self.starts, label, side="right")) - 1] if label else None
-
-    def groups_of(self, labels: np.ndarray) -> list[int]:
-        """The numbers of the groups that some labels belong to."""
-        found = np.unique(self.group[labels])
-        return [int(number) for number in found if number >= 0]
 
 
 def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
@@ -59,7 +35,7 @@ def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
         for tensor in (a, b):
             for labels in flow.of(tensor):
                 flow.freeze(labels, "shares its storage with another tensor")
-    units = _solve(flow, [reading.labels for reading in trail.readings])
+    units, pairs = solve(flow, [reading.labels for reading in trail.readings], trail.uses)
     names = _names(units, trail)
     blocked = _blocked(units)
     if not names:
@@ -81,51 +57,14 @@ def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
         groups=tuple(groups),
         tensors=_tensors(model),
         ops=tuple(_op(units, names, c, examples) for c in trail.contractions),
-        ties=_ties(units, names),
+        ties=_ties(units, names, pairs),
         blocked=blocked,
         dropouts=_dropouts(units, names, trail),
         norms=tuple(dict.fromkeys(trail.norms)),
+        sizes=_sizes(units, names, trail.uses),
         inputs=inputs,
-        notes=tuple(trail.notes),
+        notes=tuple(dict.fromkeys(trail.notes)),
     )
-
-
-def _solve(flow: Labeling, read: list[Tensor]) -> _Units:
-    root = flow.solve()
-    seen = np.zeros(flow.count, bool)
-    for labels in read:
-        seen[root[labels.reshape(-1).numpy()]] = True
-    unseen = np.flatnonzero(~seen[root])
-    if unseen.any():
-        flow.freeze(torch.from_numpy(unseen), "nothing reads it in eval mode")
-    for owner in flow.owners:
-        mine = root[owner.start : owner.start + owner.size]
-        if mine[0] and (mine == mine[0]).all():
-            whole = torch.arange(owner.start, owner.start + owner.size)
-            flow.freeze(whole, f"all of {owner.tensor}[{owner.dim}] is one unit")
-    root = flow.solve()
-    kinds = flow.signatures(root)
-    group, unit = np.full(flow.count, -1), np.full(flow.count, -1)
-    members: dict[int, list[int]] = defaultdict(list)
-    for representative in np.unique(root[1:]):
-        if representative > 0:
-            members[int(kinds[representative])].append(int(representative))
-    ordered = sorted(members.values(), key=lambda reps: reps[0])
-    for number, reps in enumerate(ordered):
-        index = np.full(flow.count, -1)
-        index[reps] = np.arange(len(reps))
-        found = index[root]
-        unit = np.where(found >= 0, found, unit)
-        group[found >= 0] = number
-    starts = np.array([owner.start for owner in flow.owners])
-    solved = _Units(flow, root, group, unit, kinds, [*map(np.array, ordered)], starts, [[] for _ in ordered])
-    for owner in flow.owners:
-        span = np.arange(owner.start, owner.start + owner.size)
-        for number in solved.groups_of(span):
-            position = np.flatnonzero(group[span] == number)
-            order = np.argsort(unit[span][position], kind="stable")
-            solved.axes[number].append((owner, position[order].reshape(len(ordered[number]), -1)))
-    return solved
 
 
 def _slices(axes: list[tuple[Owner, np.ndarray]]) -> tuple[Slice, ...]:
@@ -135,7 +74,7 @@ def _slices(axes: list[tuple[Owner, np.ndarray]]) -> tuple[Slice, ...]:
     )
 
 
-def _blurs(units: _Units) -> dict[int, str]:
+def _blurs(units: Units) -> dict[int, str]:
     """Group number to the first reason why it is not exact."""
     found: dict[int, str] = {}
     for labels, why in units.flow.inexact:
@@ -144,7 +83,7 @@ def _blurs(units: _Units) -> dict[int, str]:
     return found
 
 
-def _names(units: _Units, trail: Trail) -> list[str]:
+def _names(units: Units, trail: Trail) -> list[str]:
     """A group is named after the first layer that produces its units."""
     read = {units.owner(reading.reader) for reading in trail.readings}
     made = {units.owner(labels) for contraction in trail.contractions for labels in contraction.axes} - read
@@ -157,7 +96,7 @@ def _names(units: _Units, trail: Trail) -> list[str]:
     return [f"{base}#{n}" if (n := bases[: i + 1].count(base)) > 1 else base for i, base in enumerate(bases)]
 
 
-def _sites(units: _Units, trail: Trail) -> list[list[Site]]:
+def _sites(units: Units, trail: Trail) -> list[list[Site]]:
     """Every group's sites."""
     sites: list[list[Site]] = [[] for _ in units.members]
     for reading in trail.readings:
@@ -178,35 +117,46 @@ def _sites(units: _Units, trail: Trail) -> list[list[Site]]:
     return sites
 
 
-def _op(units: _Units, names: list[str], contraction: Any, examples: int) -> Op:
-    axes = []
-    for labels in contraction.axes:
-        group, present = units.group[labels.numpy()], units.groups_of(labels.numpy())
-        axes.append(
-            Axis(
-                fixed=int((group < 0).sum()),
-                groups=tuple(names[g] for g in present),
-                per_unit=tuple(float((group == g).sum() / len(units.members[g])) for g in present),
-            )
-        )
+def _axis(units: Units, names: list[str], labels: Tensor | None, size: int, factor: Fraction) -> Axis:
+    fixed, terms = units.length(labels, size)
+    return Axis(
+        fixed=int(fixed / factor),
+        groups=tuple(names[group] for group in terms),
+        per_unit=tuple(float(per_unit / factor) for per_unit in terms.values()),
+    )
+
+
+def _op(units: Units, names: list[str], contraction: Any, examples: int) -> Op:
+    axes = (_axis(units, names, labels[:, None], len(labels), Fraction(1)) for labels in contraction.axes)
     return Op(call=contraction.call, scale=contraction.scale / examples, axes=tuple(axes))
 
 
-def _ties(units: _Units, names: list[str]) -> tuple[tuple[str, ...], ...]:
-    by_kind = {int(units.kinds[reps[0]]): name for name, reps in zip(names, units.members, strict=True)}
+def _sizes(units: Units, names: list[str], uses: Sequence[Use]) -> tuple[Size, ...]:
+    """The attributes that feed axes which can shrink, each once: all their uses agree."""
+    found: dict[Attribute, Axis] = {}
+    for use in uses:
+        if isinstance(use.origin, Attribute):
+            axis = _axis(units, names, use.labels, use.length, use.factor)
+            if axis.groups:
+                found.setdefault(use.origin, axis)
+    return tuple(
+        Size(module=a.module, attribute=a.name, index=a.index, axis=axis) for a, axis in found.items()
+    )
+
+
+def _ties(units: Units, names: list[str], pairs: Sequence[tuple[int, int]]) -> tuple[tuple[str, ...], ...]:
+    by_kind = {int(units.kinds[reps[0]]): number for number, reps in enumerate(units.members)}
     found = {kinds for parts in units.flow.splits if (kinds := tied(units.root, units.kinds, parts))}
-    ties = [[names.index(by_kind[kind]) for kind in kinds] for kinds in found]
-    if not ties:
-        return ()
-    left = np.array([a for tie in ties for a in tie[1:]])
-    right = np.array([tie[0] for tie in ties for _ in tie[1:]])
+    ties = [*([by_kind[kind] for kind in kinds] for kinds in found), *pairs]
+    left = np.array([a for tie in ties for a in tie[1:]], int)
+    right = np.array([tie[0] for tie in ties for _ in tie[1:]], int)
     root = components(len(names), left, right)
     return tuple(
         tuple(names[i] for i in np.flatnonzero(root == r)) for r in np.unique(root) if (root == r).sum() > 1
     )
 
 
-def _blocked(units: _Units) -> tuple[Blocked, ...]:
+def _blocked(units: Units) -> tuple[Blocked, ...]:
     why = reasons(units.flow, units.root)
     found = []
     for owner in units.flow.owners:
@@ -219,7 +169,7 @@ def _blocked(units: _Units) -> tuple[Blocked, ...]:
     return tuple(found)
 
 
-def _dropouts(units: _Units, names: list[str], trail: Trail) -> tuple[tuple[str, str], ...]:
+def _dropouts(units: Units, names: list[str], trail: Trail) -> tuple[tuple[str, str], ...]:
     found = []
     for module, labels in trail.dropouts:
         groups = np.unique(units.group[labels.numpy()])

@@ -73,7 +73,10 @@ class Owner:
 
 @dataclass(slots=True)
 class Labeling:
-    """All labels of one trace, and everything the ops said about them."""
+    """All labels of one trace, and everything the ops said about them.
+
+    ``active`` holds the tensors that depend on the inputs, and whether on parameters as well.
+    """
 
     owners: list[Owner] = field(default_factory=list)
     count: int = 1
@@ -81,6 +84,7 @@ class Labeling:
     frozen: list[tuple[np.ndarray, str]] = field(default_factory=list)
     inexact: list[tuple[np.ndarray, str]] = field(default_factory=list)
     splits: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+    grids: list[tuple[np.ndarray, tuple[int, ...]]] = field(default_factory=list)
     fields: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     active: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
 
@@ -117,6 +121,21 @@ class Labeling:
         """Removing these labels changes a statistic: masking and slicing differ."""
         self.inexact.append((np.unique(labels.numpy()), reason))
 
+    def grid(self, labels: Tensor, pinned: Sequence[int] = ()) -> None:
+        """A labelled axis that code split into several: whatever goes, they must stay a grid.
+
+        ``pinned`` axes keep their length.
+        """
+        axes = axes_of(labels)
+        array = labels.squeeze().numpy()
+        self.grids.append((array, tuple(axes.index(axis) for axis in pinned if axis in axes)))
+
+    def close(self, labels: Tensor, axis: int) -> Tensor:
+        """Unite the labels along an axis of a view: what is left varies along the other axes only."""
+        first = labels.narrow(axis, 0, 1)
+        self.unite(labels, first)
+        return first
+
     def meet(
         self, operands: Sequence[tuple[Fields, Sequence[int]]], shape: Sequence[int], reason: str
     ) -> Fields:
@@ -132,41 +151,47 @@ class Labeling:
             )
             for fields, size in operands
         ]
+        held: Fields = []
         for axis in range(rank):
-            if shape[axis] == 1:
-                continue
-            moving = [f for fields, _ in aligned for f in fields if varies(f, axis)]
-            if moving and any(
+            if shape[axis] > 1 and any(
                 size[axis] > 1 and not any(varies(f, axis) for f in fields) for fields, size in aligned
             ):
-                for labels in moving:
-                    self.freeze(labels, reason)
+                held += [f for fields, _ in aligned for f in fields if varies(f, axis)]
+        for labels in held:
+            self.freeze(labels, reason)
         result: Fields = []
         for fields, _ in aligned:
             known = list(result)
             for mine in fields:
+                if any(mine is labels for labels in held):
+                    continue  # what must stay is as good as no label
                 axes = set(axes_of(mine))
                 meets = [other for other in known if axes & set(axes_of(other))]
                 for other in meets:
                     self.unite(mine, other)
                 if not any(axes <= set(axes_of(other)) for other in meets):
+                    # What varies along more axes says all that the others said.
+                    said = [f for f in meets if set(axes_of(f)) <= axes]
+                    result = [f for f in result if not any(f is other for other in said)]
                     result.append(mine)
         return result
 
     def solve(self) -> np.ndarray:
         """The representative of every label; 0 for the labels that must stay.
 
-        Repeats until every axis that code splits into equal parts still can be split so, whatever
-        is removed.
+        Repeats until every axis that code splits into equal parts or into a grid still can be split
+        so, whatever is removed.
         """
         while True:
             root = self._components()
-            kinds = self.signatures(root)
-            extra = [
-                (np.concatenate(parts[1:]), np.tile(parts[0], len(parts) - 1))
-                for parts in self.splits
-                if not _even(root, parts) and not tied(root, kinds, parts)
-            ]
+            extra = [pair for array, pinned in self.grids for pair in _square(root, array, pinned)]
+            if not extra:  # only in settled grids it shows which parts stay equal by themselves
+                kinds = self.signatures(root)
+                extra = [
+                    (np.concatenate(parts[1:]), np.tile(parts[0], len(parts) - 1))
+                    for parts in self.splits
+                    if not _even(root, parts) and not tied(root, kinds, parts)
+                ]
             if not extra:
                 return root
             self.pairs.extend(extra)
@@ -191,6 +216,24 @@ def _columns(pairs: Sequence[Pairs]) -> Pairs:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     left, right = zip(*pairs, strict=True)
     return np.concatenate(left), np.concatenate(right)
+
+
+def _square(root: np.ndarray, grid: np.ndarray, pinned: tuple[int, ...]) -> list[Pairs]:
+    """What must still be united for a grid to stay one: it may shrink along one axis, not a pinned one.
+
+    Where several could, the last: the code that splits an axis names the lengths before it.
+    """
+    classes = root[grid]
+    loose = [axis for axis in range(grid.ndim) if (classes != classes.take([0], axis)).any()]
+    free = [axis for axis in loose if axis not in pinned]
+    if len(loose) <= 1 and free == loose:
+        return []
+    spare = free[-1] if free else None
+    return [
+        (grid.ravel(), np.broadcast_to(grid.take([0], axis), grid.shape).ravel())
+        for axis in loose
+        if axis != spare
+    ]
 
 
 def _even(root: np.ndarray, parts: tuple[np.ndarray, ...]) -> bool:

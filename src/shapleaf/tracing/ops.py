@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from .attention import attention
 from .labels import Fields, axes_of, narrow, varies
+from .norms import embedding, group_norm, layer_norm
 from .opcall import OpCall, Rule
 from .products import batched_matmul, convolution, matmul
 
@@ -39,11 +41,7 @@ def fresh(op: OpCall) -> None:
 
 
 def move(op: OpCall) -> None:
-    """Movement: PyTorch applies the op to the labels as it did to the values.
-
-    A view that splits a labelled axis makes a grid. Code names its number of rows, so whole columns are
-    the units.
-    """
+    """Movement: PyTorch applies the op to the labels as it did to the values; a split axis is a grid."""
     source = op.tensors[0]
     outs = op.outputs
     moved: list[Fields] = [[] for _ in outs]
@@ -60,8 +58,7 @@ def move(op: OpCall) -> None:
             else:
                 op.freeze([piece], "a part of one unit only")
             if len(axes_of(result)) > len(axes_of(labels)):
-                grid = result.reshape(-1, result.shape[axes_of(result)[-1]])
-                op.flow.unite(grid, grid[:1])
+                op.flow.grid(result)
     for out, fields in zip(outs, moved, strict=True):
         op.give(out, fields)
 
@@ -87,7 +84,9 @@ def split(op: OpCall) -> None:
     lengths = {out.shape[dim] for out in op.outputs}
     for labels in op.flow.of(source):
         if varies(labels, dim) and len(op.outputs) > 1:
-            if len(lengths) > 1:
+            if len(axes_of(labels)) > 1:
+                op.flow.grid(labels, pinned=(dim,))
+            elif len(lengths) > 1:
                 op.freeze([labels], "the sizes of the parts are fixed in the code")
             else:
                 parts = labels.split(op.outputs[0].shape[dim], dim)
@@ -101,8 +100,11 @@ def cut(op: OpCall) -> None:
     dim = op.arg(1, "dim", 0) % source.ndim
     out = op.outputs[0]
     whole = out.ndim == source.ndim and out.shape[dim] == source.shape[dim]
-    if not whole:
-        op.freeze([f for f in op.flow.of(source) if varies(f, dim)], "takes a part with fixed bounds")
+    for labels in op.flow.of(source) if not whole else ():
+        if varies(labels, dim) and len(axes_of(labels)) > 1:
+            op.flow.grid(labels, pinned=(dim,))
+        elif varies(labels, dim):
+            op.freeze([labels], "takes a part with fixed bounds")
     move(op)
 
 
@@ -281,7 +283,7 @@ RULES: dict[str, Rule] = {
     **_table(stack, "stack"),
     **_table(reduce, "mean amax amin max min var std var_mean std_mean prod logsumexp"),
     **_table(total, "sum"),
-    **_table(normalise, "_softmax _log_softmax softmax log_softmax"),
+    **_table(normalise, "_softmax _safe_softmax _log_softmax softmax log_softmax"),
     **_table(
         spatial,
         "max_pool1d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices avg_pool1d "
@@ -296,6 +298,15 @@ RULES: dict[str, Rule] = {
         batch_norm,
         "native_batch_norm cudnn_batch_norm miopen_batch_norm _native_batch_norm_legit "
         "_native_batch_norm_legit_no_training _batch_norm_with_update _batch_norm_no_update",
+    ),
+    **_table(layer_norm, "native_layer_norm _fused_rms_norm"),
+    **_table(group_norm, "native_group_norm"),
+    **_table(embedding, "embedding"),
+    **_table(
+        attention,
+        "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
+        "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention "
+        "_scaled_dot_product_attention_math",
     ),
     **_table(matmul, "mm addmm"),
     **_table(batched_matmul, "bmm baddbmm"),

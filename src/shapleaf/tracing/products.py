@@ -23,9 +23,10 @@ def _contract(
     theirs = [f for f in op.flow.of(b) if varies(f, axis_b)]
     rest_a = [f for f in op.flow.of(a) if not varies(f, axis_a)]
     rest_b = [f for f in op.flow.of(b) if not varies(f, axis_b)]
-    if any(len(axes_of(f)) > 1 for f in mine + theirs):
-        op.freeze(mine + theirs, "contracts a part of a view")
-        return rest_a, rest_b, None
+    # Of a view, what is contracted goes as a whole: a head with all its dimensions.
+    for side, rest, axis in ((mine, rest_a, axis_a), (theirs, rest_b, axis_b)):
+        rest += [op.flow.close(f, axis) for f in side if len(axes_of(f)) > 1]
+        side[:] = [f for f in side if len(axes_of(f)) == 1]
     if not (mine and theirs):
         op.freeze(mine + theirs, "contracted with an axis without units")
         return rest_a, rest_b, next(iter(mine + theirs), None)
@@ -66,18 +67,12 @@ def batched_matmul(op: OpCall) -> None:
     """``bmm`` and ``baddbmm``: the batch axes agree."""
     a, b = op.tensors[-2:]
     rest_a, rest_b, inner = _contract(op, a, 2, b, 1)
-    for side in (rest_a, rest_b):
-        tangled = [f for f in side if len(axes_of(f)) > 1]
-        op.freeze(tangled, "multiplies a part of a view")
-        side[:] = [f for f in side if not any(f is t for t in tangled)]
-    batch = op.flow.meet(
-        [([f for f in side if varies(f, 0)], [t.shape[0], 1, 1]) for side, t in ((rest_a, a), (rest_b, b))],
-        [a.shape[0], 1, 1],
-        op.why("batches without units"),
-    )
-    left, right = [f for f in rest_a if varies(f, 1)], [f for f in rest_b if varies(f, 2)]
-    _count(op, [(a.shape[0], batch), (a.shape[1], left), (a.shape[2], inner), (b.shape[2], right)])
-    _finish_product(op, [*batch, *left, *right])
+    out = op.outputs[0]
+    sides = [(rest_a, [*a.shape[:2], 1]), (rest_b, [b.shape[0], 1, b.shape[2]])]
+    fields = op.flow.meet(sides, out.shape, op.why("batches without units"))
+    along = [next((f for f in fields if axes_of(f) == (axis,)), None) for axis in range(3)]
+    _count(op, [*zip(out.shape, along, strict=True), (a.shape[2], inner)])
+    _finish_product(op, fields)
 
 
 def _finish_product(op: OpCall, fields: Fields) -> None:

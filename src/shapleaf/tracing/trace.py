@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import _context
@@ -25,9 +25,12 @@ from .inputs import describe, plain
 from .labels import Labeling
 from .opcall import Consumed, Contraction, OpCall, Rule
 from .ops import MOVEMENTS, RULES, rule_for
+from .rehearsal import rehearse
+from .sizes import Size, Use, along, arrivals, shape_of, tagged
 
 LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
 """Where code lies that is not the user's own."""
+_SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 DROPOUTS = frozenset(
     "dropout dropout_ dropout1d dropout2d dropout3d feature_dropout feature_dropout_ alpha_dropout "
@@ -62,6 +65,9 @@ class Trail:
     contractions: list[Contraction] = field(default_factory=list)
     dropouts: list[tuple[str, Tensor]] = field(default_factory=list)
     norms: list[tuple[str, str]] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
+    forks: list[str] = field(default_factory=list)
+    reached: set[int] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
 
@@ -119,7 +125,7 @@ class Tracer(Calls):
         before = [(leaf, list(self.flow.of(leaf)), self._source(leaf)) for leaf in leaves]
         for position in reversed(range(len(leaves))):
             self._origin[leaves[position]] = position
-            if name in SIZED:
+            if name in SIZED or (name == "group_norm" and _literal(*args[1:2], **kwargs)):
                 self.hold(leaves[position], f"{name} in {self._place()} holds its sizes as integers")
         self._call, self._consumed, self._dropping = key, [], name in DROPOUTS
         contracted = len(self.trail.contractions)
@@ -127,8 +133,8 @@ class Tracer(Calls):
             out = func(*args, **kwargs)
         finally:
             self._call, self._dropping, read = "", False, self._consumed
-        if name in LEAKS and any(leaf in self.flow.active for leaf in leaves):
-            self._fork(name)
+        if name in LEAKS:
+            self._leak(name, leaves)
         if isinstance(out, Tensor) and leaves and (name in DROPOUTS or func == _DATA):
             self._pass(leaves[0], out)
         if name in DROPOUTS and self.record:
@@ -137,8 +143,20 @@ class Tracer(Calls):
         for consumed in read:
             self._read(key, before, consumed, places)
         self._origin = WeakTensorKeyDictionary()
+        if any(isinstance(leaf, Size) for leaf in tree_leaves((args, kwargs))):
+            for size, result, axis in arrivals(name, args, kwargs, out):
+                labels = along(self.flow.of(result), axis)
+                use = Use(size.origin, size.factor, labels, result.shape[axis], self._place())
+                self.trail.uses.append(use)
+        if func == _SHAPE or (name == "size" and leaves):
+            return self._measured(leaves[0], out, args)
         self._pair(key, name, leaves, out, len(self.trail.contractions) == contracted + 1)
         return out
+
+    def _measured(self, tensor: Tensor, out: Any, args: tuple[Any, ...]) -> Any:
+        """A shape, or one length of it, that remembers the labels along its axes."""
+        shape = shape_of(tensor, tensor.shape, self.flow.of(tensor))
+        return shape if isinstance(out, torch.Size) else shape[int(args[1])] if len(args) > 1 else out
 
     def _pair(self, key: str, name: str, leaves: Sequence[Tensor], out: Any, contraction: bool) -> None:
         """Notes which BatchNorm reads which contraction's output, and how many calls read it."""
@@ -164,7 +182,7 @@ class Tracer(Calls):
         if out is not source:
             self.flow.fields[out] = list(self.flow.of(source))
             if source in self.flow.active:
-                self.flow.active[out] = True
+                self.flow.active[out] = self.flow.active[source]
 
     def _read(
         self, key: str, before: Sequence[Any], consumed: Consumed, places: dict[int, list[Tensor]]
@@ -195,13 +213,20 @@ class Tracer(Calls):
         shapes = [r.shape for r in known if (r.call, r.arg) == (key, position) and len(r.shape) == leaf.ndim]
         return any(shape != leaf.shape and shape[0] == len(leaf) for shape in shapes)
 
-    def _fork(self, name: str) -> None:
-        """From here on the code may go another way: whatever is alive or comes later must stay."""
-        self._forked = (
-            f"the code reads values ({name} in {self._place()}), so it may go another way for others"
-        )
-        for tensor in [*self.flow.active]:
-            self.hold(tensor, self._forked)
+    def _leak(self, name: str, leaves: Sequence[Tensor]) -> None:
+        """The code reads values: from here on it may go another way, for other values.
+
+        Where parameters had a say, whatever is alive or comes later must stay. Where only the inputs had,
+        pruning cannot change the way; another batch may, which matters if parameters lie on a way not seen.
+        """
+        learned = [self.flow.active[leaf] for leaf in leaves if leaf in self.flow.active]
+        place = f"({name} in {self._place()})"
+        if any(learned):
+            self._forked = f"the code reads values {place}, so it may go another way for others"
+            for tensor in [*self.flow.active]:
+                self.hold(tensor, self._forked)
+        elif learned:
+            self.trail.forks.append(place)
 
     def hold(self, tensor: Tensor, reason: str) -> None:
         for labels in self.flow.of(tensor):
@@ -210,16 +235,20 @@ class Tracer(Calls):
     def _see(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         op = OpCall(func, args, kwargs, out, self.flow, func.overloadpacket.__name__, self._place, self._call)
         active = any(op.active(tensor) for tensor in op.tensors)
+        self.trail.reached.update(id(tensor) for tensor in op.tensors)
         if active:
+            # What depends on the inputs alone is the same whatever units are there.
+            learned = any(self.flow.active.get(t, t.is_floating_point()) for t in op.tensors)
             for result in op.outputs:
-                self.flow.active[result] = True
+                self.flow.active[result] = learned
         if self._dropping:
             return
-        if active and op.name in LEAKS:
-            self._fork(op.name)
+        if op.name in LEAKS:
+            self._leak(op.name, op.tensors)
         rule = rule_for(func, self.rules)
         rule(op)
-        if rule in MOVEMENTS and op.tensors[0] in self._origin:
+        # An absent unit is as absent in what RMS norm makes of it before it takes the mean.
+        if (rule in MOVEMENTS or ":rms_norm#" in self._call) and op.tensors[0] in self._origin:
             for result in op.outputs:
                 self._origin[result] = self._origin[op.tensors[0]]
         if self._forked:
@@ -239,6 +268,11 @@ class Tracer(Calls):
             frame = frame.f_back
         where = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
         return f"{self.module or 'the model'}, {where}"
+
+
+def _literal(num_groups: int, **_: Any) -> bool:
+    """Whether the code itself names the number of groups, so that it cannot follow."""
+    return num_groups > 1 and not isinstance(num_groups, Size)
 
 
 def trace(
@@ -287,7 +321,21 @@ def trace(
         _run(model, _doubled(example_inputs), trail, merged, train=True)
     except TraceError as error:
         trail.notes.append(f"train mode was not traced: {error}")
-    return build(model, trail, describe(example_inputs), _examples(example_inputs))
+    _hold_unseen_ways(model, trail)
+    graph = build(model, trail, describe(example_inputs), _examples(example_inputs))
+    return rehearse(model, graph, example_inputs)
+
+
+def _hold_unseen_ways(model: nn.Module, trail: Trail) -> None:
+    """Code that branches on its inputs, and parameters that were not reached: they lie on another way."""
+    unseen = [name for name, parameter in model.named_parameters() if id(parameter) not in trail.reached]
+    if trail.forks and unseen:
+        way = f"the code reads values of the inputs {trail.forks[0]}, and {unseen[0]} lies on a way not taken"
+        for parameter in model.parameters():
+            for labels in trail.flow.of(parameter):
+                trail.flow.freeze(labels, way)
+    elif trail.forks:
+        trail.notes.append(f"The code reads values of the inputs {trail.forks[0]}: one way was traced.")
 
 
 def _run(model: nn.Module, inputs: Any, trail: Trail, rules: Mapping[str, Rule], *, train: bool) -> None:
@@ -298,9 +346,9 @@ def _run(model: nn.Module, inputs: Any, trail: Trail, rules: Mapping[str, Rule],
     ):  # fmt: skip
         private = tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, inputs)
         for leaf in _context.tensors(private):
-            trail.flow.active[leaf] = True
+            trail.flow.active[leaf] = False
         try:
-            with tracer:
+            with tagged(model), tracer:
                 output = _context.forward(model, private)
         except DataError as error:
             raise TraceError(f"in {'train' if train else 'eval'} mode {error}") from error

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 import shapleaf as sl
+from shapleaf.cuts import attributes
 from shapleaf.records import Edit
-from shapleaf.surgery import attributes
-from zoo import NETS, conv, example, half_plan, head, settle
+from zoo import NETS, Apply, Block, conv, example, half_plan, head, settle
 
 SIZES = (
     "in_features", "out_features", "in_channels", "out_channels", "groups", "num_features",
-    "num_parameters", "input_size",
+    "num_parameters", "input_size", "embedding_dim", "normalized_shape", "num_heads",
 )  # fmt: skip
 
 
-def sizes(model: nn.Module) -> dict[str, int]:
+def sizes(model: nn.Module) -> dict[str, Any]:
     return {
         f"{name}.{attribute}": getattr(module, attribute)
         for name, module in model.named_modules()
@@ -27,9 +28,9 @@ def sizes(model: nn.Module) -> dict[str, int]:
     }
 
 
-def expected(model: nn.Module) -> dict[str, int]:
+def expected(model: nn.Module) -> dict[str, Any]:
     """What layers built for these weights would say, worked out from the weights of every module alone."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             found[f"{name}.out_features"], found[f"{name}.in_features"] = module.weight.shape
@@ -41,6 +42,12 @@ def expected(model: nn.Module) -> dict[str, int]:
             found[f"{name}.in_channels"] = module.weight.shape[1] * module.groups
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             found[f"{name}.num_features"] = len(module.running_mean)
+        elif isinstance(module, nn.LayerNorm):
+            found[f"{name}.normalized_shape"] = tuple(module.weight.shape)
+        elif isinstance(module, nn.Embedding):
+            found[f"{name}.embedding_dim"] = module.weight.shape[1]
+        elif isinstance(module, Block):
+            found[f"{name}.num_heads"] = module.o.weight.shape[1] // 2
         elif isinstance(module, nn.PReLU):
             found[f"{name}.num_parameters"] = len(module.weight)
     return found
@@ -105,3 +112,48 @@ def test_a_dropout_without_a_rate_is_left_alone() -> None:
         Edit(module="1", attribute="p", before=0.5, after=0.25),
     )
     assert copy.deepcopy(model)[1].p == 0.25
+
+
+def test_norms_and_tables_follow() -> None:
+    model, inputs = NETS["transformer"]()
+    pruned, receipt = sl.prune(model, half_plan(sl.trace(model, inputs)))
+    blocks = [pruned.blocks[i] for i in range(2)]
+    assert [b.n1.normalized_shape for b in blocks] == [b.n2.normalized_shape for b in blocks] == [(4,), (4,)]
+    assert (pruned.embed.num_embeddings, pruned.embed.embedding_dim) == (7, 4)
+    assert [(b.qkv.in_features, b.qkv.out_features, b.o.in_features) for b in blocks] == [(4, 12, 4)] * 2
+    assert [b.num_heads for b in blocks] == [2, 2]
+    assert model.blocks[0].num_heads == 4
+    edits = {f"{e.module}.{e.attribute}": (e.before, e.after) for e in receipt.edits}
+    assert edits["blocks.1.n2.normalized_shape"] == ((8,), (4,))
+    assert edits["blocks.0.num_heads"] == (4, 2)
+
+
+def test_a_group_norm_keeps_the_width_of_its_groups() -> None:
+    model = settle(nn.Sequential(conv(3, 12), nn.GroupNorm(4, 12), head(12)))
+    pruned = sl.prune(model, sl.plan(sl.trace(model, example(1, 3, 5, 5)), {"0": [0, 2, 3]})).model
+    assert (pruned[1].num_groups, pruned[1].num_channels) == (3, 9)
+    assert (model[1].num_groups, model[1].num_channels) == (4, 12)
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.LayerNorm(4, elementwise_affine=False), nn.GroupNorm(2, 4, affine=False)]
+)
+def test_layers_without_tensors_have_no_sizes_to_read(norm: nn.Module) -> None:
+    assert attributes._sizes(norm) == {}
+
+
+def test_resizing_sets_what_the_plan_leaves_and_can_be_undone() -> None:
+    def run(self: Any, x: Tensor) -> Tensor:
+        return self.b(self.a(x).view(len(x), *self.grid).flatten(1))
+
+    model = settle(Apply(run, a=nn.Linear(6, 8), b=nn.Linear(8, 2)))
+    model.grid = (2, 4)
+    plan = sl.plan(sl.trace(model, example(2, 6)), {"a": [1, 2, 3]})
+    edits = attributes.resize(model, plan)
+    assert edits == (Edit(module="", attribute="grid", index=1, before=4, after=3),)
+    assert model.grid == (2, 3)
+    assert attributes.resize(model, plan) == ()
+    attributes.undo(model, edits)
+    assert model.grid == (2, 4)
+    attributes.redo(model, edits)
+    assert model.grid == (2, 3)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import shapleaf as sl
-from shapleaf.surgery import slicing
+from shapleaf.cuts import slicing
 from zoo import NETS, example, forward, lived_in, settle, state
 
 

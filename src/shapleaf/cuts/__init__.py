@@ -1,0 +1,1 @@
+"""Shortening tensors, and the sizes that layers and code hold beside them."""

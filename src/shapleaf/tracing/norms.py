@@ -1,0 +1,42 @@
+"""Rules for normalisations with their own op, and for embeddings."""
+
+from __future__ import annotations
+
+from .labels import axes_of, varies
+from .opcall import OpCall
+
+
+def layer_norm(op: OpCall) -> None:
+    """Layer norm and RMS norm: affine parameters lie along the last axes; units there share a statistic."""
+    source, shape = op.args[0], op.args[1]
+    axes = range(source.ndim - len(shape), source.ndim)
+    for labels in op.flow.of(source):
+        if any(varies(labels, axis) for axis in axes):
+            op.flow.blur(labels, op.why("normalises over units"))
+    operands = [(op.flow.of(tensor), tensor.shape) for tensor in op.tensors]
+    op.give(op.outputs[0], op.flow.meet(operands, source.shape, op.why("normalises without units")))
+
+
+def group_norm(op: OpCall) -> None:
+    """Group norm: a unit is a whole group of channels, which is normalised by itself."""
+    source, groups = op.args[0], op.args[6]
+    shape = [1, source.shape[1], *[1] * (source.ndim - 2)]
+    operands = [(op.flow.of(source), source.shape)]
+    operands += [([f.view(shape) for f in op.flow.of(t)], shape) for t in op.tensors[1:]]
+    fields = op.flow.meet(operands, source.shape, op.why("normalises channels without units"))
+    for labels in fields:
+        if axes_of(labels) == (1,):
+            table = labels.reshape(groups, -1)
+            op.flow.unite(table, table[:, :1])
+        elif varies(labels, 1):
+            op.freeze([labels], "normalises a part of a view")
+    op.give(op.outputs[0], fields)
+
+
+def embedding(op: OpCall) -> None:
+    """A table of rows: its vocabulary must stay, its width goes on."""
+    weight = op.args[0]
+    op.freeze([f for f in op.flow.of(weight) if varies(f, 0)], "an index into a vocabulary")
+    width = [f.reshape(-1) for f in op.flow.of(weight) if axes_of(f) == (1,)]
+    out = op.outputs[0]
+    op.give(out, [f.view([1] * (out.ndim - 1) + [-1]) for f in width])

@@ -1,0 +1,128 @@
+"""rehearse: does the model's own Python code still run once units are gone?
+
+Code can hold a size in a place that no trace sees: a literal, a configuration object, a length
+computed long ago. So a copy without storage is pruned and run; groups that it cannot do without are
+marked, with the line that failed.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from .. import _context
+from ..cuts import attributes, slicing
+from ..errors import DataError
+from ..records import Cost, Graph, Plan
+
+_SHARES = (0.5, 0.4, 0.65, 0.55, 0.35)
+_INTERNAL = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
+
+
+def rehearse(model: nn.Module, graph: Graph, inputs: Any) -> Graph:
+    """The graph, with the groups marked that the code cannot follow.
+
+    All groups are shortened at once, each by another share. Only where that fails they are tried one by
+    one, and then together again as far as they go. A model that cannot be copied is left as it is, with
+    a note.
+    """
+    try:
+        stage = _Stage(model, inputs)
+    except Exception as error:  # noqa: BLE001 - the user's own code runs here
+        note = f"Sizes in the code were not looked for, as a copy of the model does not run: {_line(error)}"
+        return replace(graph, notes=(*graph.notes, note))
+    sets = _sets(graph)
+    if stage.fails(graph, range(len(sets)), sets) is None:
+        return graph
+    held: dict[int, str] = {}
+    for number in range(len(sets)):
+        reason = stage.fails(graph, [number], sets)
+        if reason is not None:
+            held[number] = reason
+    going: list[int] = []
+    for number in range(len(sets)):
+        if number not in held:
+            reason = stage.fails(graph, [*going, number], sets)
+            if reason is None:
+                going.append(number)
+            else:
+                held[number] = reason
+    reasons = {name: reason for number, reason in held.items() for name in sets[number]}
+    groups = tuple(replace(g, blocked=reasons[g.name]) if g.name in reasons else g for g in graph)
+    return replace(graph, groups=groups)
+
+
+def _sets(graph: Graph) -> list[tuple[str, ...]]:
+    tied = {name for tie in graph.ties for name in tie}
+    return [*graph.ties, *((group.name,) for group in graph if group.name not in tied)]
+
+
+class _Stage:
+    """Runs shortened copies of a model, without storage where the code allows it."""
+
+    def __init__(self, model: nn.Module, inputs: Any) -> None:
+        self._model, self._inputs = model, inputs
+        self._meta = True
+        self._shapes: list[torch.Size] = []
+        try:
+            self._shapes = self._run(self._copy())
+        except Exception:  # noqa: BLE001 - whatever does not run without storage
+            self._meta = False
+            self._shapes = self._run(self._copy())
+
+    def fails(self, graph: Graph, numbers: Sequence[int], sets: Sequence[tuple[str, ...]]) -> str | None:
+        """Why the model does not run without parts of these groups; None if it does."""
+        keep = {}
+        for number in numbers:
+            for name in sets[number]:
+                size = graph[name].size
+                keep[name] = tuple(range(max(1, round(size * _SHARES[number % len(_SHARES)]))))
+        nothing = Cost(units=0, params=0, macs=0)
+        plan = Plan(graph=graph, keep=keep, before=nothing, after=nothing)
+        shortened = self._copy()
+        what = slicing.cuts(plan)
+        slicing.slice_tensors(shortened, what)
+        attributes.update(shortened, what)
+        attributes.resize(shortened, plan)
+        try:
+            shapes = self._run(shortened)
+        except Exception as error:  # noqa: BLE001 - an assertion of the code is an answer too
+            return _where(error)
+        return None if shapes == self._shapes else "the model's output would change its shape"
+
+    def _copy(self) -> nn.Module:
+        if not self._meta:
+            return copy.deepcopy(self._model)
+        memo: dict[int, Any] = {}
+        for parameter in self._model.parameters():
+            empty = torch.empty_like(parameter, device="meta")
+            memo[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+        for buffer in self._model.buffers():
+            memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+        return copy.deepcopy(self._model, memo)
+
+    def _run(self, model: nn.Module) -> list[torch.Size]:
+        device = "meta" if self._meta else _context.device_of(model)
+        inputs = tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, self._inputs)
+        with torch.no_grad(), _context.rng(0), _context.mode(model, train=False):
+            return [tensor.shape for tensor in _context.tensors(_context.forward(model, inputs))]
+
+
+def _where(error: Exception) -> str:
+    """The line of the user's code that failed, and how."""
+    cause = error.__cause__ or error if isinstance(error, DataError) else error
+    frames = [f for f in traceback.extract_tb(cause.__traceback__) if not f.filename.startswith(_INTERNAL)]
+    place = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "the model's code"
+    return f"{place} holds a size that does not follow: {_line(cause)}"
+
+
+def _line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

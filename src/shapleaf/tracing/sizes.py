@@ -1,0 +1,158 @@
+"""Sizes that a model's Python code holds as integers, followed to the axes that they name.
+
+For the length of a run, integers that modules hold, and those that ``x.shape`` gives, are replaced
+by integers that remember where they came from. Where one arrives as a size of a view, the axis
+it names tells what the attribute must become when units go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+LEAVES = (nn.Linear, _ConvNd, _NormBase, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.Bilinear)
+"""Layers whose sizes surgery reads off their weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """An integer that a module holds: ``module.name``, or ``module.name[index]``."""
+
+    module: str
+    name: str
+    index: int | None = None
+
+    def __str__(self) -> str:
+        path = f"{self.module}.{self.name}" if self.module else self.name
+        return path if self.index is None else f"{path}[{self.index}]"
+
+
+class Size(int):
+    """An integer that remembers its origin, and keeps it when multiplied or divided by plain integers.
+
+    >>> size = Size.of(12, "here")
+    >>> (size * 2).factor, (2 * size // 3).factor, type(size + 1)
+    (Fraction(2, 1), Fraction(2, 3), <class 'int'>)
+    """
+
+    origin: Any
+    factor: Fraction
+
+    @classmethod
+    def of(cls, value: int, origin: Any, factor: Fraction = Fraction(1)) -> Size:
+        """A size with an origin; ``factor`` times the origin is its value."""
+        size = cls(value)
+        size.origin, size.factor = origin, factor
+        return size
+
+    def _scaled(self, value: int, factor: Fraction) -> Size:
+        return Size.of(value, self.origin, self.factor * factor)
+
+    def __mul__(self, other: Any) -> Any:
+        if type(other) is int:
+            return self._scaled(int(self) * other, Fraction(other))
+        return int(self) * (int(other) if isinstance(other, Size) else other)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Any) -> Any:
+        if type(other) is int and other and int(self) % other == 0:
+            return self._scaled(int(self) // other, Fraction(1, other))
+        return int(self) // other
+
+    def __deepcopy__(self, memo: Any) -> int:
+        return int(self)
+
+    def __reduce__(self) -> Any:
+        return int, (int(self),)
+
+
+@dataclass(slots=True)
+class Use:
+    """A size arrived: ``origin * factor`` is the length of the axis with these labels."""
+
+    origin: Any
+    factor: Fraction
+    labels: Tensor | None
+    length: int
+    place: str
+
+
+@contextmanager
+def tagged(model: nn.Module) -> Iterator[None]:
+    """The integers that modules other than known layers hold remember who they are, for the block."""
+    changed: list[tuple[nn.Module, str, Any]] = []
+    try:
+        for name, module in model.named_modules():
+            for key, value in list(vars(module).items()) if not isinstance(module, LEAVES) else ():
+                if not key.startswith("_") and (marked := _marked(name, key, value)) is not None:
+                    changed.append((module, key, value))
+                    module.__dict__[key] = marked
+        yield
+    finally:
+        for module, key, value in changed:
+            module.__dict__[key] = value
+
+
+def _marked(module: str, key: str, value: Any) -> Any:
+    if type(value) is int and value > 1:
+        return Size.of(value, Attribute(module, key))
+    if type(value) in (tuple, list) and value and all(type(v) is int for v in value):
+        parts = [Size.of(v, Attribute(module, key, i)) if v > 1 else v for i, v in enumerate(value)]
+        return type(value)(parts)
+    return None
+
+
+def shape_of(tensor: Tensor, shape: torch.Size, fields: Sequence[Tensor]) -> torch.Size:
+    """The shape, whose lengths along labelled axes remember those labels."""
+    sizes: list[int] = list(shape)
+    for axis in range(len(sizes)):
+        labels = along(fields, axis)
+        if labels is not None:
+            sizes[axis] = Size.of(sizes[axis], labels)
+    return torch.Size(sizes)
+
+
+def along(fields: Sequence[Tensor], axis: int) -> Tensor | None:
+    """The labels at each place along an axis, (places, labels), where a field varies along it."""
+    for labels in fields:
+        if labels.shape[axis] > 1:
+            flat = labels.movedim(axis, 0)
+            return flat.reshape(len(flat), -1)
+    return None
+
+
+def arrivals(
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
+) -> Iterator[tuple[Size, Tensor, int]]:
+    """The sizes among a call's arguments, with the axis of the result that each names."""
+    results = [out] if isinstance(out, Tensor) else [o for o in out or () if isinstance(o, Tensor)]
+    if not results:
+        return
+    result = results[0]
+    if name in ("view", "reshape", "expand", "broadcast_to"):
+        given = args[1] if len(args) == 2 and isinstance(args[1], tuple | list) else args[1:]
+        sizes = list(enumerate(given)) if len(given) == result.ndim else []
+    elif name == "unflatten" and len(args) > 2:
+        first = int(args[1]) % (result.ndim - len(args[2]) + 1)
+        sizes = [(first + i, size) for i, size in enumerate(args[2])]
+    elif name in ("split", "split_with_sizes"):
+        dim = int(kwargs.get("dim", args[2] if len(args) > 2 else 0)) % result.ndim
+        parts = args[1] if isinstance(args[1], tuple | list) else [args[1]]
+        sizes = [(dim, parts[0])] if len({int(part) for part in parts}) == 1 else []
+    elif name == "group_norm":
+        groups = kwargs.get("num_groups", args[1] if len(args) > 1 else 1)
+        sizes = [(1, groups * (result.shape[1] // int(groups)))]
+    else:
+        sizes = []
+    for axis, size in sizes:
+        if isinstance(size, Size):
+            yield size, result, axis
