@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 from .errors import CriterionError, DataError, ShapleafError
 
 Loss = Callable[[Any, Any], Tensor]
+LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(__file__))
+"""Where code lies that is not the user's own."""
+
+
+def culprit(error: BaseException) -> traceback.FrameSummary | None:
+    """The last line of the user's own code on the way to an error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame for frame in reversed(frames) if not frame.filename.startswith(LIBRARIES)), None)
 
 
 def forward(model: nn.Module, inputs: Any) -> Any:

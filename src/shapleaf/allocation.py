@@ -144,7 +144,7 @@ def _sets(scores: Scores, min_keep: int, multiple_of: int) -> list[_Set]:
             unit = int((~values.isfinite()).nonzero()[0])
             raise PlanError(f"the score of unit {unit} of {name} is {float(values[unit])}.")
     for name in scores.values:
-        tie = next((tie for tie in graph.ties if name in tie), (name,))
+        tie = graph.tied(name)
         if name in done or any(member not in scores.values or graph[member].blocked for member in tie):
             continue
         done.update(tie)

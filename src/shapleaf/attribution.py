@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -76,8 +77,25 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
                 tally.add(group, criterion.score(probe), None)
         else:
             driver = _play if Needs.GAME in criterion.needs else _differentiate
-            driver(model, chosen, data, criterion, loss, seed, tally)
+            driver(_Task(model, chosen, data, criterion, loss, seed), tally)
     return tally.scores(graph, criterion, loss, seed)
+
+
+class _Task(NamedTuple):
+    """What is to be scored, and how."""
+
+    model: nn.Module
+    groups: Sequence[Group]
+    data: Any
+    criterion: Criterion
+    loss: _context.Loss
+    seed: int
+
+    def batches(self, *, labelled: bool = True) -> Iterator[Batch]:
+        return batches(self.data, device=_context.device_of(self.model), labelled=labelled)
+
+    def probe(self, group: Group, batch: Batch) -> Callable[..., Probe]:
+        return partial(Probe, group, self.model, self.seed, self.criterion.needs, batch.ids)
 
 
 class _Tally:
@@ -150,68 +168,43 @@ class _Tally:
         )
 
 
-def _play(
-    model: nn.Module,
-    groups: Sequence[Group],
-    data: Any,
-    criterion: Criterion,
-    loss: _context.Loss,
-    seed: int,
-    tally: _Tally,
-) -> None:
-    fill = getattr(criterion, "removal", Zero()).fill(model, Gates(groups), data)
+def _play(task: _Task, tally: _Tally) -> None:
+    removal = getattr(task.criterion, "removal", Zero())
+    fill = removal.fill(task.model, Gates(task.groups), task.data)
 
     def play(group: Group, batch: Batch) -> Callable[[], LayerGame]:
-        return lambda: LayerGame(model, group, batch, loss, fill)
+        return lambda: LayerGame(task.model, group, batch, task.loss, fill)
 
     with progress("attribute") as step:
-        for batch in batches(data, device=_context.device_of(model)):
-            ids = tuple(range(batch.first, batch.first + batch.examples))
+        for batch in task.batches():
             tally.samples += batch.examples
-            for group in groups:
-                probe = Probe(group, model, seed, criterion.needs, ids, play=play(group, batch))
-                tally.add(group, criterion.score(probe), batch.examples)
+            for group in task.groups:
+                probe = task.probe(group, batch)(play=play(group, batch))
+                tally.add(group, task.criterion.score(probe), batch.examples)
                 step(group.name)
 
 
-def _differentiate(
-    model: nn.Module,
-    groups: Sequence[Group],
-    data: Any,
-    criterion: Criterion,
-    loss: _context.Loss,
-    seed: int,
-    tally: _Tally,
-) -> None:
-    gates = Gates(groups)
+def _differentiate(task: _Task, tally: _Tally) -> None:
+    gates, needs = Gates(task.groups), task.criterion.needs
+    labelled = bool(needs & (Needs.GRADIENT | Needs.MASK_GRADIENT))
     with progress("attribute") as step:
-        for batch in batches(data, device=_context.device_of(model), labelled=_labelled(criterion)):
-            ids = tuple(range(batch.first, batch.first + batch.examples))
+        for batch in task.batches(labelled=labelled):
             tally.samples += batch.examples
-            found = _gradients(model, gates, batch, loss, criterion.needs)
+            found = _gradients(task.model, gates, batch, task.loss, needs)
             if not batch.first:
-                _check_places(model, gates, batch, loss, found)
-            for group in groups:
+                _check_places(task.model, gates, batch, task.loss, found)
+            for group in task.groups:
                 reads = _reads(group, gates, found.masks)
-                probe = Probe(
-                    group,
-                    model,
-                    seed,
-                    criterion.needs,
-                    ids,
+                probe = task.probe(group, batch)(
                     reads=[(found.masks.seen[key].detach(), index) for key, index in reads.items()],
                     activation_gradients=[found.by_read[key] for key in reads] if found.by_read else (),
                     mask_gradients=found.by_mask.get(group.name),
                 )
-                tally.add(group, criterion.score(probe), batch.examples)
+                tally.add(group, task.criterion.score(probe), batch.examples)
             step("")
 
 
 Key = tuple[int, bytes]
-
-
-def _labelled(criterion: Criterion) -> bool:
-    return bool(criterion.needs & (Needs.GRADIENT | Needs.MASK_GRADIENT))
 
 
 def _reads(group: Group, gates: Gates, masks: Masks) -> dict[Key, Tensor]:

@@ -43,6 +43,11 @@ class Batch:
         """The number of examples."""
         return next((len(tensor) for _, tensor in _leaves(self.inputs, "inputs")), 0)
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The number of each example among all."""
+        return tuple(range(self.first, self.first + self.examples))
+
     def __getitem__(self, part: slice) -> Batch:
         """A run of consecutive examples."""
         start, stop, _ = part.indices(self.examples)

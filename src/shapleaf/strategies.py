@@ -82,7 +82,7 @@ class Tradeoff:
         full = budget.measure(costs({}))
         found = {}
         for name in ranked:
-            tie = next((tie for tie in scores.graph.ties if name in tie), (name,))
+            tie = scores.graph.tied(name)
             missing = [member for member in tie if member not in scores.curves]
             if missing:
                 raise PlanError(

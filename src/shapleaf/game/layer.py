@@ -41,7 +41,7 @@ class LayerGame:
         self._model, self._batch, self._loss, self._fill = model, batch, loss, fill
         self._gates = Gates((group,))
         self.players, self.examples, self.name = group.size, batch.examples, group.name
-        self.ids = tuple(range(batch.first, batch.first + batch.examples))
+        self.ids = batch.ids
         self.evaluations = 0
         self.dtype, self.device = _floating(model, batch)
         self._prefix: list[_Recorded] = []

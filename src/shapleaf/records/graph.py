@@ -201,6 +201,10 @@ class Graph(Record):
                 self[pattern]
         return tuple(g for g in self.groups if any(fnmatchcase(g.name, p) for p in patterns))
 
+    def tied(self, name: str) -> tuple[str, ...]:
+        """The groups that must keep as many units as this one, itself among them."""
+        return next((tie for tie in self.ties if name in tie), (name,))
+
     def check(self, model: nn.Module) -> None:
         """Refuse a model that this graph was not traced from.
 

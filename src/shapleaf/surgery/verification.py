@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import traceback
 from contextlib import nullcontext
 from typing import Any
 
@@ -19,7 +18,6 @@ from ..records import Plan
 from ..tracing.inputs import imitate
 from ..tracing.norms import layer_norm
 from ..tracing.ops import RULES, STATISTICS, batch_norm, normalise, reduce, reduced_axes, total
-from ..tracing.trace import LIBRARIES
 
 
 class Proof:
@@ -82,9 +80,8 @@ class Proof:
 
 def _line(error: Exception) -> str:
     """The line of the user's code that failed."""
-    frames = traceback.extract_tb((error.__cause__ or error).__traceback__)
-    mine = [frame for frame in frames if not frame.filename.startswith(LIBRARIES)]
-    return f" ({os.path.basename(mine[-1].filename)}:{mine[-1].lineno}: {mine[-1].line})" if mine else ""
+    line = _context.culprit(error.__cause__ or error)
+    return f" ({os.path.basename(line.filename)}:{line.lineno}: {line.line})" if line else ""
 
 
 def _difference(expected: list[Tensor], received: list[Tensor]) -> tuple[float, float]:

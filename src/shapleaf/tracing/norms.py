@@ -20,9 +20,7 @@ def layer_norm(op: OpCall) -> None:
 def group_norm(op: OpCall) -> None:
     """Group norm: a unit is a whole group of channels, which is normalised by itself."""
     source, groups = op.args[0], op.args[6]
-    shape = [1, source.shape[1], *[1] * (source.ndim - 2)]
-    operands = [(op.flow.of(source), source.shape)]
-    operands += [([f.view(shape) for f in op.flow.of(t)], shape) for t in op.tensors[1:]]
+    operands = [(op.flow.of(source), source.shape), *op.per_channel(*op.tensors[1:])]
     fields = op.flow.meet(operands, source.shape, op.why("normalises channels without units"))
     for labels in fields:
         if axes_of(labels) == (1,):

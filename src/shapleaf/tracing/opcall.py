@@ -73,6 +73,13 @@ class OpCall:
         """Here a consumer reads these labels of an activation; their identity ends."""
         self.consumed.append(Consumed(operand, labels, reader))
 
+    def per_channel(self, *tensors: Tensor) -> list[tuple[Fields, list[int]]]:
+        """Operands with one value per channel, laid along the second axis of the output."""
+        rest = [1] * (self.outputs[0].ndim - 2)
+        shapes = [[1, len(tensor), *rest] for tensor in tensors]
+        fields = [self.flow.of(tensor) for tensor in tensors]
+        return [([f.view(shape) for f in mine], shape) for mine, shape in zip(fields, shapes, strict=True)]
+
     def freeze(self, fields: Sequence[Tensor], text: str) -> None:
         for labels in fields:
             self.flow.freeze(labels, self.why(text))

@@ -242,9 +242,7 @@ def batch_norm(op: OpCall) -> None:
     for labels in op.flow.of(source):
         if set(axes_of(labels)) - {1}:
             op.flow.blur(labels, op.why(STATISTICS[0]))
-    shape = [1, source.shape[1], *[1] * (source.ndim - 2)]
-    operands: list[tuple[Fields, Sequence[int]]] = [(op.flow.of(source), source.shape)]
-    operands += [([f.view(shape) for f in op.flow.of(tensor)], shape) for tensor in op.tensors[1:]]
+    operands = [(op.flow.of(source), source.shape), *op.per_channel(*op.tensors[1:])]
     fields = op.flow.meet(operands, source.shape, op.why("normalises channels without units"))
     op.give(op.outputs[0], fields)
 

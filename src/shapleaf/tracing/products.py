@@ -109,8 +109,7 @@ def convolution(op: OpCall) -> None:
         outer = _grouped(op, rows, groups, transposed)
     operands: list[tuple[Fields, Sequence[int]]] = [([outer] if outer is not None else [], out.shape)]
     if bias is not None:
-        shape = [1, bias.shape[0], *[1] * (out.ndim - 2)]
-        operands.append(([f.view(shape) for f in op.flow.of(bias)], shape))
+        operands += op.per_channel(bias)
     op.give(out, op.flow.meet(operands, out.shape, op.why("adds a bias without units")))
 
 

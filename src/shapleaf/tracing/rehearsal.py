@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import copy
 import os
-import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch import nn
 
 from .. import _context
 from ..cuts import attributes, slicing
@@ -24,7 +22,6 @@ from ..errors import DataError
 from ..records import Cost, Graph, Plan
 
 _SHARES = (0.5, 0.4, 0.65, 0.55, 0.35)
-_INTERNAL = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
 
 
 def rehearse(model: nn.Module, graph: Graph, inputs: Any) -> Graph:
@@ -39,7 +36,7 @@ def rehearse(model: nn.Module, graph: Graph, inputs: Any) -> Graph:
     except Exception as error:  # noqa: BLE001 - the user's own code runs here
         note = f"Sizes in the code were not looked for, as a copy of the model does not run: {_line(error)}"
         return replace(graph, notes=(*graph.notes, note))
-    sets = _sets(graph)
+    sets = list(dict.fromkeys(graph.tied(group.name) for group in graph))
     if stage.fails(graph, range(len(sets)), sets) is None:
         return graph
     held: dict[int, str] = {}
@@ -58,11 +55,6 @@ def rehearse(model: nn.Module, graph: Graph, inputs: Any) -> Graph:
     reasons = {name: reason for number, reason in held.items() for name in sets[number]}
     groups = tuple(replace(g, blocked=reasons[g.name]) if g.name in reasons else g for g in graph)
     return replace(graph, groups=groups)
-
-
-def _sets(graph: Graph) -> list[tuple[str, ...]]:
-    tied = {name for tie in graph.ties for name in tie}
-    return [*graph.ties, *((group.name,) for group in graph if group.name not in tied)]
 
 
 class _Stage:
@@ -110,8 +102,7 @@ class _Stage:
         return copy.deepcopy(self._model, memo)
 
     def _run(self, model: nn.Module) -> list[torch.Size]:
-        device = "meta" if self._meta else _context.device_of(model)
-        inputs = tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, self._inputs)
+        inputs = _context.on_device(self._inputs, model)
         with torch.no_grad(), _context.rng(0), _context.mode(model, train=False):
             return [tensor.shape for tensor in _context.tensors(_context.forward(model, inputs))]
 
@@ -119,8 +110,8 @@ class _Stage:
 def _where(error: Exception) -> str:
     """The line of the user's code that failed, and how."""
     cause = error.__cause__ or error if isinstance(error, DataError) else error
-    frames = [f for f in traceback.extract_tb(cause.__traceback__) if not f.filename.startswith(_INTERNAL)]
-    place = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "the model's code"
+    line = _context.culprit(cause)
+    place = f"{os.path.basename(line.filename)}:{line.lineno}" if line else "the model's code"
     return f"{place} holds a size that does not follow: {_line(cause)}"
 
 

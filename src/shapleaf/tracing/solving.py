@@ -49,7 +49,7 @@ class Units:
         if labels is None or (self.root[labels.numpy()] == self.root[labels[:1].numpy()]).all():
             return Fraction(size), {}
         flat = labels[:, 0].numpy()
-        group = np.where(flat > 0, self.group[flat], -1)
+        group = self.group[flat]
         terms = {
             int(g): Fraction(int((group == g).sum()), len(self.members[g]))
             for g in np.unique(group)

@@ -28,8 +28,6 @@ from .ops import MOVEMENTS, RULES, rule_for
 from .rehearsal import rehearse
 from .sizes import Size, Use, along, arrivals, shape_of, tagged
 
-LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
-"""Where code lies that is not the user's own."""
 _SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
 DROPOUTS = frozenset(
@@ -264,7 +262,7 @@ class Tracer(Calls):
 
     def _place(self) -> str:
         frame = sys._getframe(1)
-        while frame.f_back and frame.f_code.co_filename.startswith(LIBRARIES):
+        while frame.f_back and frame.f_code.co_filename.startswith(_context.LIBRARIES):
             frame = frame.f_back
         where = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
         return f"{self.module or 'the model'}, {where}"
