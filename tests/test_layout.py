@@ -19,6 +19,7 @@ SOURCE = TESTS.parent / "src" / "shapleaf"
 
 ROWS = """
     errors
+    layers
     _table _store _context _rng _calls _progress
     records
     data

@@ -16,6 +16,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from .layers import EQUIVALENTS
+
 
 class Calls(TorchFunctionMode):
     """Sees every outermost torch function that a model's Python code calls.
@@ -40,6 +42,14 @@ class Calls(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in EQUIVALENTS:
+            TorchFunctionMode.__enter__(self)
+            try:
+                out = EQUIVALENTS[func](args, kwargs or {})
+            finally:
+                TorchFunctionMode.__exit__(self, None, None, None)
+            if out is not NotImplemented:
+                return out
         place = (self.module, getattr(func, "__name__", "?"))
         key = f"{place[0]}:{place[1]}#{self._counts[place]}"
         self._counts[place] += 1

@@ -258,14 +258,7 @@ def test_a_parameter_in_two_layouts_belongs_to_one_group() -> None:
     prove(model, VECTORS, graph)
 
 
-def attention(self: Any, x: Tensor) -> Tensor:
-    return self.c(self.m(*[self.a(x)] * 3, need_weights=False)[0])
-
-
 SIZED: dict[str, Callable[[], nn.Module]] = {
-    "multi_head_attention_forward in m": lambda: Apply(
-        attention, a=nn.Linear(6, 8), m=nn.MultiheadAttention(8, 2, batch_first=True), c=nn.Linear(8, 2)
-    ),
     "lstm in l": lambda: Apply(
         lambda self, x: self.c(self.l(self.a(x))[0]),
         a=nn.Linear(6, 8),

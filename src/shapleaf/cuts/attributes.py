@@ -9,7 +9,16 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from ..errors import PlanError
+from ..layers import SUCCESSORS
 from ..records import Edit, Plan
+
+_NAMES = {
+    kind: f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+    for pair in SUCCESSORS.items()
+    for kind in pair
+}
+_CLASSES = {name: kind for kind, name in _NAMES.items()}
 
 
 def update(model: nn.Module, tensors: Iterable[str]) -> tuple[Edit, ...]:
@@ -25,11 +34,16 @@ def update(model: nn.Module, tensors: Iterable[str]) -> tuple[Edit, ...]:
         held = [*module._parameters.values(), *module._buffers.values()]
         if not any(id(tensor) in cut for tensor in held):
             continue
-        for attribute, after in _sizes(module).items():
-            before = getattr(module, attribute)
-            if before != after:
-                setattr(module, attribute, after)
-                edits.append(Edit(module=name, attribute=attribute, before=before, after=after))
+        mine = [
+            Edit(module=name, attribute=attribute, before=before, after=after)
+            for attribute, after in _sizes(module).items()
+            if (before := getattr(module, attribute)) != after
+        ]
+        if type(module) in SUCCESSORS:
+            before, after = (_NAMES[kind] for kind in (type(module), SUCCESSORS[type(module)]))
+            mine.append(Edit(module=name, attribute="__class__", before=before, after=after))
+        edits += mine
+    redo(model, edits)
     return tuple(edits)
 
 
@@ -65,7 +79,11 @@ def redo(model: nn.Module, edits: Iterable[Edit]) -> None:
 
 
 def _set(module: nn.Module, edit: Edit, value: object) -> None:
-    if edit.index is None:
+    if edit.attribute == "__class__":
+        if value not in _CLASSES or type(module) not in _CLASSES.values():
+            raise PlanError(f"{edit.module} is a {type(module).__name__} and cannot become a {value}.")
+        module.__class__ = _CLASSES[str(value)]
+    elif edit.index is None:
         setattr(module, edit.attribute, value)
     else:
         held = list(getattr(module, edit.attribute))
@@ -120,6 +138,14 @@ def _last_axes(module: Any) -> dict[str, Any]:
     return {"normalized_shape": tuple(module.weight.shape)}
 
 
+def _attention(module: Any) -> dict[str, Any]:
+    packed = module.in_proj_weight
+    query, key, value = (
+        [packed] * 3 if packed is not None else [getattr(module, f"{n}_proj_weight") for n in "qkv"]
+    )
+    return {"embed_dim": query.shape[1], "kdim": key.shape[1], "vdim": value.shape[1]}
+
+
 _HELD: dict[type[nn.Module], Callable[[Any], dict[str, Any]]] = {
     nn.Linear: _linear,
     _ConvTransposeNd: _transposed,
@@ -129,6 +155,7 @@ _HELD: dict[type[nn.Module], Callable[[Any], dict[str, Any]]] = {
     nn.RMSNorm: _last_axes,
     nn.GroupNorm: _group_norm,
     nn.Embedding: lambda m: {"num_embeddings": len(m.weight), "embedding_dim": m.weight.shape[1]},
+    nn.MultiheadAttention: _attention,
     nn.RNNCellBase: lambda m: {"input_size": m.weight_ih.shape[1]},
     nn.PReLU: lambda m: {"num_parameters": len(m.weight)},
 }

@@ -11,12 +11,16 @@ from .plan import Plan
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Edit(Part):
-    """One module attribute that surgery changed, such as ``conv1.out_channels``."""
+    """One module attribute that surgery changed, such as ``conv1.out_channels``.
+
+    A layer of PyTorch that cannot hold its new sizes becomes one of :mod:`shapleaf.layers`: then the
+    attribute is ``__class__``, and the values are names of classes.
+    """
 
     module: str
     attribute: str
-    before: int | float | tuple[int, ...]
-    after: int | float | tuple[int, ...]
+    before: int | float | tuple[int, ...] | str
+    after: int | float | tuple[int, ...] | str
     index: int | None = None
 
 

@@ -75,7 +75,8 @@ class Owner:
 class Labeling:
     """All labels of one trace, and everything the ops said about them.
 
-    ``active`` holds the tensors that depend on the inputs, and whether on parameters as well.
+    ``active`` holds the tensors that depend on the inputs, and whether on parameters as well;
+    ``statistics`` those that are a statistic over units, with what to :meth:`blur` should they be used.
     """
 
     owners: list[Owner] = field(default_factory=list)
@@ -87,6 +88,7 @@ class Labeling:
     grids: list[tuple[np.ndarray, tuple[int, ...]]] = field(default_factory=list)
     fields: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     active: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
+    statistics: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
 
     def own(self, name: str, tensor: Tensor) -> None:
         """Give a parameter or buffer fresh labels along each axis that has more than one index."""
@@ -120,6 +122,11 @@ class Labeling:
     def blur(self, labels: Tensor, reason: str) -> None:
         """Removing these labels changes a statistic: masking and slicing differ."""
         self.inexact.append((np.unique(labels.numpy()), reason))
+
+    def use(self, tensor: Tensor) -> None:
+        """Something reads a tensor: a statistic over units that nobody reads says nothing about them."""
+        for labels, reason in self.statistics.pop(tensor, ()):
+            self.blur(labels, reason)
 
     def grid(self, labels: Tensor, pinned: Sequence[int] = ()) -> None:
         """A labelled axis that code split into several: whatever goes, they must stay a grid.

@@ -200,7 +200,8 @@ def reduce(op: OpCall, exact: bool = False) -> None:
             if op.active(source):
                 op.consume(source, labels)
             if not (exact and op.active(source)):
-                op.flow.blur(labels, op.why(STATISTICS[0]))
+                for out in op.outputs:
+                    op.flow.statistics.setdefault(out, []).append((labels, op.why(STATISTICS[0])))
         elif mine & axes:
             op.freeze([labels], "reduces a part of a view")
         else:

@@ -232,13 +232,7 @@ class Tracer(Calls):
 
     def _see(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         op = OpCall(func, args, kwargs, out, self.flow, func.overloadpacket.__name__, self._place, self._call)
-        active = any(op.active(tensor) for tensor in op.tensors)
-        self.trail.reached.update(id(tensor) for tensor in op.tensors)
-        if active:
-            # What depends on the inputs alone is the same whatever units are there.
-            learned = any(self.flow.active.get(t, t.is_floating_point()) for t in op.tensors)
-            for result in op.outputs:
-                self.flow.active[result] = learned
+        self._note(op)
         if self._dropping:
             return
         if op.name in LEAKS:
@@ -259,6 +253,17 @@ class Tracer(Calls):
         else:
             for consumed in op.consumed:
                 self.flow.freeze(consumed.labels, op.why("read outside any torch function"))
+
+    def _note(self, op: OpCall) -> None:
+        """Which parameters were reached, what was used, and what depends on the inputs."""
+        for tensor in op.tensors:
+            self.trail.reached.add(id(tensor))
+            self.flow.use(tensor)
+        if any(op.active(tensor) for tensor in op.tensors):
+            # What depends on the inputs alone is the same whatever units are there.
+            learned = any(self.flow.active.get(t, t.is_floating_point()) for t in op.tensors)
+            for result in op.outputs:
+                self.flow.active[result] = learned
 
     def _place(self) -> str:
         frame = sys._getframe(1)
@@ -351,6 +356,7 @@ def _run(model: nn.Module, inputs: Any, trail: Trail, rules: Mapping[str, Rule],
         except DataError as error:
             raise TraceError(f"in {'train' if train else 'eval'} mode {error}") from error
     for leaf in _context.tensors(output):
+        trail.flow.use(leaf)
         tracer.hold(leaf, "the model's output")
 
 
