@@ -196,9 +196,11 @@ def shortened(graph: Any, shares: tuple[float, ...]) -> Any:
     keep = {}
     for group in graph:
         if not group.blocked:
-            first = next((tie[0] for tie in graph.ties if group.name in tie), group.name)
-            count = counts.setdefault(first, max(1, round(group.size * (1 - draw.choice(shares)))))
-            keep[group.name] = sorted(draw.sample(range(group.size), count))
+            portions = graph.portions(group.name)
+            kept = counts.setdefault(
+                graph.tied(group.name)[0], max(1, round(portions * (1 - draw.choice(shares))))
+            )
+            keep[group.name] = sorted(draw.sample(range(group.size), kept * group.size // portions))
     return sl.plan(graph, keep)
 
 

@@ -215,6 +215,22 @@ def test_tied_groups_compete_with_the_sum_of_their_scores() -> None:
     assert kept(sl.allocate(scores, sl.Units(remove=3), **FREE)) == {"g0": 1, "g1": 1, "g2": 1}
 
 
+def test_tied_groups_of_other_sizes_lose_equal_shares() -> None:
+    """Two heads and the four channels that the code takes for theirs: a head goes with two channels."""
+    graph = chain(2, 4, 4, ties=(("g0", "g1"),))
+    scores = scored(graph, {"g0": [7, 1], "g1": [4, 1, 3, 2], "g2": [1, 2, 3, 9]})
+    assert graph.portions("g0") == graph.portions("g1") == 2
+    assert graph.portions("g2") == 4
+    assert sl.allocate(scores, sl.Units(remove=3), **FREE).keep["g1"] == (0, 1, 2, 3)
+    plan = sl.allocate(scores, sl.Units(remove=4), **FREE)
+    assert plan.keep == {"g0": (0,), "g1": (0, 2), "g2": (3,)}
+    curves = {name: torch.tensor([[0.0, 0, 0], [len(v), 1, 0]]) for name, v in scores.values.items()}
+    scanned = dataclasses.replace(scores, curves=curves)
+    for removed, expected in ((3, (2, 4, 1)), (4, (1, 2, 1))):
+        plan = sl.allocate(scanned, sl.Units(remove=removed), strategy=sl.Tradeoff(), **FREE)
+        assert tuple(kept(plan).values()) == expected
+
+
 def test_groups_without_scores_stay_whole_and_do_not_count() -> None:
     scores = scored(chain(10, 20), {"g1": range(20)})
     plan = sl.allocate(scores, sl.Units(keep=0.5), **FREE)
@@ -238,7 +254,7 @@ def cases(draw: st.DrawFn) -> tuple[sl.Scores, dict[str, int], sl.Global | sl.Un
     sizes = draw(st.lists(st.integers(1, 20), min_size=1, max_size=5))
     ties: tuple[tuple[str, ...], ...] = ()
     if len(sizes) > 2 and draw(st.booleans()):
-        sizes[2] = sizes[0]
+        sizes[2] = sizes[0] * draw(st.integers(1, 3))
         ties = (("g0", "g2"),)
     score = st.one_of(st.integers(-2, 2).map(float), st.floats(-10, 10))
     values = {f"g{i}": draw(st.lists(score, min_size=n, max_size=n)) for i, n in enumerate(sizes)}
@@ -296,13 +312,14 @@ def test_plans_are_nested_and_hold_the_limits(case: Any, kind: type[sl.Macs], ke
             plans.append(sl.allocate(scores, kind(keep=keep), strategy=strategy, **limits))  # noqa: PERF401
     for plan in plans:
         for group in plan.graph:
-            n, size = len(plan.keep[group.name]), group.size
+            size = plan.graph.portions(group.name)
+            n = len(plan.keep[group.name]) * size // group.size
             step = limits["multiple_of"]
             while step > 1 and size < 4 * step:
                 step //= 2
-            assert n == size or (n % step == 0 and n >= limits["min_keep"])
+            assert n == size or (n % step == 0 and len(plan.keep[group.name]) >= limits["min_keep"])
         for tie in plan.graph.ties:
-            assert len({len(plan.keep[name]) for name in tie}) == 1
+            assert len({len(plan.keep[name]) / plan.graph[name].size for name in tie}) == 1
     for larger, smaller in pairwise(plans):
         assert all(set(smaller.keep[name]) <= set(larger.keep[name]) for name in larger.keep)
 

@@ -17,7 +17,7 @@ from .strategies import Global, Strategy
 
 @dataclass(slots=True)
 class _Set:
-    """Groups that keep equal numbers of units: one group, or several that are tied."""
+    """Groups that keep equal shares: one group unit by unit, or several that are tied, in portions."""
 
     names: tuple[str, ...]
     size: int
@@ -28,12 +28,16 @@ class _Set:
     keys: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def kept(self, removed: int) -> int:
-        """Units that stay when ``removed`` may go: rounded up to the step, never below the fewest.
+        """Portions that stay when ``removed`` may go: rounded up to the step, never below the fewest.
 
         All of them count as a whole step, even where they are not a multiple of it.
         """
         up = -(-(self.size - removed) // self.step) * self.step
         return min(self.size, max(up, self.fewest))
+
+    def units(self, name: str, kept: int) -> int:
+        """How many units of a group so many portions are."""
+        return kept * len(self.order[name]) // self.size
 
 
 def allocate(
@@ -49,7 +53,7 @@ def allocate(
     Units leave in the order of the strategy until the cost, counted on the graph, is within the
     budget; one step less would exceed it. Plans are nested: what a smaller budget keeps, a larger
     one keeps as well. Only groups that were scored and are not blocked lose units; tied groups lose
-    equally many.
+    equal shares.
 
     Args:
         scores: aggregated scores, ``(units,)`` for each group.
@@ -81,7 +85,7 @@ def allocate(
     scored = [name for one in sets for name in one.names]
     counts = _solve(sets, costs, budget, scored)
     keep = {
-        name: tuple(sorted(one.order[name][one.size - n :].tolist()))
+        name: tuple(sorted(one.order[name][-one.units(name, n) :].tolist()))
         for one, n in zip(sets, counts, strict=True)
         for name in one.names
     }
@@ -149,10 +153,11 @@ def _sets(scores: Scores, min_keep: int, multiple_of: int) -> list[_Set]:
             continue
         done.update(tie)
         order = {m: np.argsort(scores.values[m].double().numpy(), kind="stable") for m in tie}
-        ranked = sum(scores.values[m].double().numpy()[order[m]] for m in tie)
-        size = graph[name].size
+        size = graph.portions(name)
+        ranked = sum(scores.values[m].double().numpy()[order[m]].reshape(size, -1).sum(1) for m in tie)
         step = _step(size, multiple_of)
-        fewest = min(size, -(-min_keep // step) * step)
+        enough = -(-min_keep * size // min(graph[m].size for m in tie))
+        fewest = min(size, -(-enough // step) * step)
         sets.append(_Set(tie, size, step, order, np.asarray(ranked), fewest))
     return sets
 
@@ -168,7 +173,11 @@ def _solve(sets: list[_Set], costs: Costs, budget: Budget, scored: list[str]) ->
         return [one.kept(int(n)) for one, n in zip(sets, taken, strict=True)]
 
     def cost(removed: int) -> Cost:
-        kept = {name: n for one, n in zip(sets, counts(removed), strict=True) for name in one.names}
+        kept = {
+            name: one.units(name, n)
+            for one, n in zip(sets, counts(removed), strict=True)
+            for name in one.names
+        }
         full = costs(kept)
         return Cost(units=sum(kept[name] for name in scored), params=full.params, macs=full.macs)
 

@@ -89,9 +89,10 @@ class Tradeoff:
                     f"Tradeoff needs the loss curve of {missing[0]}; measure it first: "
                     "scores = shapleaf.scan(model, scores, calibration)."
                 )
-            fewer = {member: scores.graph[member].size - 1 for member in tie}
+            portions = scores.graph.portions(name)
+            fewer = {m: scores.graph[m].size * (portions - 1) // portions for m in tie}
             saved = (full - budget.measure(costs(fewer))) / max(full, 1)
-            slopes = sum(_slopes(scores.curves[member].numpy()) for member in tie)
+            slopes = sum(_slopes(scores.curves[m].numpy()).reshape(portions, -1).sum(1) for m in tie)
             found[name] = np.asarray(slopes) / max(saved, 1e-12)
         return found
 

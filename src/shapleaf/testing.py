@@ -201,7 +201,8 @@ def _random_plan(graph: Graph, seed: int) -> Plan:
     for group in graph:
         if group.exact and group.name not in whole:
             order = stream(seed, "testing", group.name).permutation(group.size)
-            keep[group.name] = order[: -(-group.size // 2)].tolist()
+            portions = graph.portions(group.name)
+            keep[group.name] = order[: -(-portions // 2) * group.size // portions].tolist()
     return make_plan(graph, keep)
 
 

@@ -165,7 +165,6 @@ FAULTS = {
     "site of unknown weight": (lambda g: _with_site(g, weight="w"), r"read by w\[1\], which does not exist"),
     "site of unknown axis": (lambda g: _with_site(g, dim=2), r"read by fc\.weight\[2\]"),
     "tie of unknown groups": (lambda g: dataclasses.replace(g, ties=(("fc", "x"),)), "tie fc = x"),
-    "tie of other sizes": (lambda g: dataclasses.replace(g, ties=(("fc", "conv"),)), "tie fc = conv"),
     "op of unknown groups": (
         lambda g: dataclasses.replace(
             g, ops=(Op(call="c", scale=1.0, axes=(Axis(fixed=1, groups=("x",), per_unit=(1.0,)),)),)

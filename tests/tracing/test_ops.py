@@ -278,7 +278,7 @@ def test_equal_parts_on_different_ways_are_tied() -> None:
     model = settle(Apply(run, a=nn.Linear(6, 8), b=nn.Linear(4, 2), c=nn.Linear(4, 2)))
     graph = sl.trace(model, VECTORS)
     assert graph.ties == (("a", "a#2"),)
-    with pytest.raises(sl.PlanError, match="tied groups must keep equal numbers"):
+    with pytest.raises(sl.PlanError, match="tied groups must keep equal shares"):
         sl.plan(graph, {"a": [0]})
     prove(model, VECTORS, graph)
 

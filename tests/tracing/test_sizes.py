@@ -193,7 +193,7 @@ def test_a_shape_that_sizes_other_units_ties_them() -> None:
     prove(model, TOKENS, graph)
 
 
-def test_a_shape_that_sizes_units_of_another_measure_holds_both() -> None:
+def test_a_shape_that_sizes_units_of_another_measure_ties_them_by_shares() -> None:
     """Heads of four dimensions laid out as wide as the embedding, whose units are single."""
 
     def run(self: Any, x: Tensor) -> Tensor:
@@ -207,8 +207,12 @@ def test_a_shape_that_sizes_units_of_another_measure_holds_both() -> None:
     ends = {"e": nn.Linear(6, 8), "o": nn.Linear(8, 2), "h": nn.Linear(8, 2)}
     model = holding(run, {**layers, **ends})
     graph = sl.trace(model, TOKENS)
-    assert [g.name for g in graph] == ["g"]
-    reasons = {f"{b.tensor}[{b.dim}]": b.reason for b in graph.blocked}
-    for name in ("e.weight[0]", "q.weight[0]", "o.weight[1]"):
-        assert reasons[name].startswith("a length of a tensor is the size of another axis too (")
+    assert {g.name: g.size for g in graph} == {"e": 8, "q": 2, "g": 8}
+    assert graph.ties == (("q", "e"),)
+    with pytest.raises(sl.PlanError, match="equal shares of their units; received q 1 of 2, e 8 of 8"):
+        sl.plan(graph, {"q": [1]})
+    pruned, receipt = sl.prune(model, sl.plan(graph, {"e": [0, 2, 3, 7], "q": [1]}))
+    assert pruned.q.weight.shape == (4, 4)
+    assert receipt.error is not None
+    assert receipt.error < 1e-12
     prove(model, TOKENS, graph)

@@ -89,9 +89,17 @@ def test_a_factor_makes_lengths_comparable() -> None:
     assert ties == [(1, 0)]
 
 
-def test_one_size_of_unequal_groups_holds_both() -> None:
+def test_one_size_of_unequal_groups_ties_them_by_shares() -> None:
     flow, a, b = two_axes(4, 8)
     units, ties = settled(flow, use("n", a, 4), use("n", b, 8, Fraction(2)))
+    assert ties == [(1, 0)]
+    assert [len(members) for members in units.members] == [4, 8]
+
+
+def test_one_size_of_axes_that_cannot_go_together_holds_both() -> None:
+    flow, a, b = two_axes(4, 8)
+    padded = torch.cat([torch.zeros(4, dtype=torch.int64), a])
+    units, ties = settled(flow, use("n", padded, 8), use("n", b, 8))
     assert (units.members, ties) == ([], [])
     assert flow.frozen[-1][1] == "n is the size of another axis too (here)"
 

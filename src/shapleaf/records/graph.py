@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -138,7 +139,8 @@ class Graph(Record):
         groups: the groups of units that can be removed, in the order of the model's parameters.
         tensors: every parameter and buffer; their names, shapes and dtypes make the fingerprint.
         ops: the contractions, from which MACs are counted under any plan.
-        ties: sets of groups that must keep equal numbers of units.
+        ties: sets of groups that must keep the same share of their units, such as the heads of all
+            blocks and the stream whose width the code takes for theirs.
         blocked: the axes that cannot shrink, with reasons.
         dropouts: (module, group) for every dropout that acts on a group's units alone.
         norms: (consumer's call, BatchNorm) where a BatchNorm directly reads a consumer's output.
@@ -202,8 +204,12 @@ class Graph(Record):
         return tuple(g for g in self.groups if any(fnmatchcase(g.name, p) for p in patterns))
 
     def tied(self, name: str) -> tuple[str, ...]:
-        """The groups that must keep as many units as this one, itself among them."""
+        """The groups that must keep the same share of their units as this one, itself among them."""
         return next((tie for tie in self.ties if name in tie), (name,))
+
+    def portions(self, name: str) -> int:
+        """In how many equal portions a group can go: its units, where no tie makes portions larger."""
+        return math.gcd(*(self[member].size for member in self.tied(name)))
 
     def check(self, model: nn.Module) -> None:
         """Refuse a model that this graph was not traced from.
@@ -265,8 +271,8 @@ def _faults(graph: Graph) -> Iterator[str]:
         if len(positions.unique()) < len(positions):
             yield f"a position of {tensor}[{dim}] belongs to two units"
     for tie in graph.ties:
-        if len({sizes.get(name) for name in tie}) > 1 or not {*tie} <= {*sizes}:
-            yield f"the tie {' = '.join(tie)} names unknown groups or groups of different sizes"
+        if not {*tie} <= {*sizes}:
+            yield f"the tie {' = '.join(tie)} names unknown groups"
     for axis in (axis for op in graph.ops for axis in op.axes):
         if len(axis.groups) != len(axis.per_unit) or not {*axis.groups} <= {*sizes}:
             yield f"the axis {axis} of an op names unknown groups"

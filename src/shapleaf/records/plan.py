@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -64,9 +65,10 @@ class Plan(Record):
                 )
             self.keep[group.name] = kept
         for tie in self.graph.ties:
-            counts = {name: len(self.keep[name]) for name in tie}
-            if len(set(counts.values())) > 1:
-                raise PlanError(f"tied groups must keep equal numbers of units; received {counts}.")
+            counts = {name: (len(self.keep[name]), self.graph[name].size) for name in tie}
+            if len({Fraction(*count) for count in counts.values()}) > 1:
+                received = ", ".join(f"{name} {kept} of {size}" for name, (kept, size) in counts.items())
+                raise PlanError(f"tied groups must keep equal shares of their units; received {received}.")
 
     def mask(self, name: str) -> torch.Tensor:
         """A boolean tensor ``(units,)``: True where the unit stays."""

@@ -74,9 +74,10 @@ class _Stage:
         """Why the model does not run without parts of these groups; None if it does."""
         keep = {}
         for number in numbers:
+            portions = graph.portions(sets[number][0])
+            kept = max(1, round(portions * _SHARES[number % len(_SHARES)]))
             for name in sets[number]:
-                size = graph[name].size
-                keep[name] = tuple(range(max(1, round(size * _SHARES[number % len(_SHARES)]))))
+                keep[name] = tuple(range(kept * graph[name].size // portions))
         nothing = Cost(units=0, params=0, macs=0)
         plan = Plan(graph=graph, keep=keep, before=nothing, after=nothing)
         shortened = self._copy()

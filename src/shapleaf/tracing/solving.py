@@ -59,10 +59,10 @@ class Units:
 
 
 def solve(flow: Labeling, read: Sequence[Tensor], uses: Sequence[Use]) -> tuple[Units, list[tuple[int, int]]]:
-    """Units and groups, and pairs of groups that must keep equal numbers of units.
+    """Units and groups, and pairs of groups that must keep equal shares of their units.
 
     Repeats until every size that the code holds can follow: one size that is the length of two
-    axes ties them where they are as long as each other's groups, and holds both where they are not.
+    axes ties them where each is the length of one group, and holds both where it is not.
     """
     root = flow.solve()
     seen = np.zeros(flow.count, bool)
@@ -117,11 +117,11 @@ def _over(length: Length, factor: Fraction) -> Length:
 
 
 def _tie(units: Units, a: Length, b: Length) -> tuple[int, int] | None:
-    """Two lengths that are each one group's, by the same measure, are equal if the groups are."""
+    """Two lengths that are each one group's alone are equal if the groups keep equal shares."""
     if a[0] != b[0] or len(a[1]) != 1 or len(b[1]) != 1:
         return None
     ((one, each),), ((other, as_much),) = a[1].items(), b[1].items()
-    equal = each == as_much and len(units.members[one]) == len(units.members[other])
+    equal = each * len(units.members[one]) == as_much * len(units.members[other])
     return (one, other) if equal else None
 
 
