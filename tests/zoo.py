@@ -529,20 +529,25 @@ INEXACT = frozenset({"channel_mean", "transformer"})
 
 
 def random_plan(graph: sl.Graph, seed: int, least: int = 1) -> sl.Plan:
-    """A plan with a keep ratio of its own for every group; tied groups keep equal numbers."""
+    """A plan with a keep ratio of its own for every group; tied groups keep equal shares."""
     draw = stream(seed, "plan")
     keep: dict[str, list[int]] = {}
+    shares: dict[str, int] = {}
     for group in graph:
-        tie = next((tie for tie in graph.ties if group.name in tie), ())
-        count = next((len(keep[name]) for name in tie if name in keep), None)
-        count = count or max(min(least, group.size), round(group.size * draw.uniform(0.2, 1.0)))
+        portions = graph.portions(group.name)
+        drawn = max(min(least, portions), round(portions * draw.uniform(0.2, 1.0)))
+        count = shares.setdefault(graph.tied(group.name)[0], drawn) * group.size // portions
         keep[group.name] = sorted(draw.permutation(group.size)[:count].tolist())
     return sl.plan(graph, keep)
 
 
 def half_plan(graph: sl.Graph) -> sl.Plan:
-    """Every second unit of every group."""
-    return sl.plan(graph, {group.name: range(0, group.size, 2) for group in graph})
+    """Every second unit of every group, or every second portion of them."""
+    keep = {}
+    for group in graph:
+        portion = group.size // graph.portions(group.name)
+        keep[group.name] = [unit for unit in range(group.size) if unit // portion % 2 == 0]
+    return sl.plan(graph, keep)
 
 
 def forward(model: nn.Module, inputs: Any) -> list[Tensor]:
