@@ -49,6 +49,29 @@ def normalised(norm: nn.Module, *layers: nn.Module) -> Callable[[], nn.Module]:
     return lambda: nn.Sequential(first, nn.ReLU(), second, norm, nn.ReLU(), last)
 
 
+def attending(same: bool) -> nn.Module:
+    """Attention that reads units, and whose heads are units: biases whole, and in parts."""
+
+    def run(self: Any, x: Tensor) -> Tensor:
+        q, k = self.q(x), self.k(x)
+        read = (q, q, q) if same else (q, k, k + 1)
+        return self.out(self.attention(*read)[0])
+
+    layers = {name: nn.Linear(6, 8) for name in "qk"}
+    return Apply(run, **layers, attention=nn.MultiheadAttention(8, 4, batch_first=True), out=nn.Linear(8, 2))
+
+
+def fused() -> nn.Module:
+    """``addmm`` with the bias first, as GPT-2 has it."""
+
+    def run(self: Any, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, F.relu(self.a(x)), self.weight)
+
+    model = Apply(run, a=nn.Linear(6, 8))
+    model.weight, model.bias = nn.Parameter(torch.randn(8, 3)), nn.Parameter(torch.randn(3))
+    return model
+
+
 EXACT: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "linear": (linear, VECTORS),
     "linear without bias": (lambda: linear(bias=False), VECTORS),
@@ -67,6 +90,9 @@ EXACT: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "transposed": (chain(conv(3, 5), nn.ConvTranspose2d(5, 6, 1), head(6)), MAPS),
     "transposed without bias": (chain(conv(3, 5), nn.ConvTranspose2d(5, 6, 1, bias=False), head(6)), MAPS),
     "two groups in one argument": (joined, VECTORS),
+    "attention to itself": (lambda: attending(same=True), example(5, 7, 6, seed=3)),
+    "attention to others": (lambda: attending(same=False), example(5, 7, 6, seed=3)),
+    "addmm": (fused, VECTORS),
     "one dimension": (chain(nn.Conv1d(3, 5, 3), nn.Conv1d(5, 4, 3, bias=False)), MAPS.flatten(2)),
 }
 

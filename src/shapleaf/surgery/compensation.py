@@ -79,7 +79,7 @@ class FoldMean:
         meter = _Shift(model, gates, masks, fill)
         with torch.no_grad(), _context.inference(model), meter:
             _context.forward(model, batch.inputs)
-        return _fold(model, plan, meter.shifts)
+        return _fold(model, plan, meter)
 
 
 class _Shift(Reader):
@@ -89,6 +89,7 @@ class _Shift(Reader):
         super().__init__(model, gates, Masks(masks))
         self._masks, self._fill = masks, fill
         self.shifts: dict[str, Tensor] = {}
+        self.biases: dict[str, Tensor | None] = {}
 
     def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for arg, gate in self._gates.at.get(key, {}).items():
@@ -102,20 +103,48 @@ class _Shift(Reader):
                 inner_args, inner_kwargs = tree_unflatten(leaves, spec)
                 outs.append(func(*inner_args, **inner_kwargs))
             self.shifts[key] = self.shifts.get(key, 0) + outs[0] - outs[1]
+            self.biases[key] = _bias(func.__name__, args, kwargs)
         return func(*args, **kwargs)
 
 
-def _fold(model: nn.Module, plan: Plan, shifts: dict[str, Tensor]) -> Changes:
-    names = {id(t): name for name, t in [*model.named_parameters(), *model.named_buffers()]}
+def _bias(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """What a linear function adds to each output channel: the parameter, or a part of one."""
+    if function in ("addmm", "baddbmm"):
+        return args[0]  # type: ignore[no-any-return]
+    linear = function == "linear" or function.startswith("conv")
+    bias = kwargs.get("bias", args[2] if len(args) > 2 else None) if linear else None
+    return bias if isinstance(bias, Tensor) else None
+
+
+def _fold(model: nn.Module, plan: Plan, meter: _Shift) -> Changes:
+    weights = {site.call: site.weight for name in plan.pruned for site in plan.graph[name].sites}
     norms = {call: model.get_submodule(name) for call, name in plan.graph.norms}
     running = {call: norm.running_mean for call, norm in norms.items() if isinstance(norm, _NormBase)}
+    named = dict([*model.named_parameters(), *model.named_buffers()])
+    names = {id(tensor): name for name, tensor in named.items()}
+    added: dict[tuple[str, int], list[Tensor]] = {}
+    without: dict[str, dict[str, Tensor]] = {}
+    for call, shift in meter.shifts.items():
+        if weights[call] is None:
+            continue
+        channel = 1 if ":conv" in call else shift.ndim - 1
+        mine = shift.mean([axis for axis in range(shift.ndim) if axis != channel])
+        bias = meter.biases[call]
+        whole = bias if bias is None or id(bias) in names else bias._base
+        if bias is not None and whole is not None and id(whole) in names and bias.shape == mine.shape:
+            start = int(bias.storage_offset() - whole.storage_offset())
+            added.setdefault((names[id(whole)], start), []).append(mine)
+        else:
+            _check_layer(model, call, weights[call], names)
+            without.setdefault(call.rpartition(":")[0], {})[call] = mine
     changes = Changes()
-    for name, parts in _by_module(model, plan, shifts, names).items():
-        bias: Tensor | None = getattr(model.get_submodule(name), "bias", None)
+    for (name, start), shifts in added.items():
+        # Several calls of one layer get their average; a part of a bias what is added there.
+        value = changes.values.setdefault(name, named[name].detach().clone())
+        value[start : start + len(shifts[0])] += torch.stack(shifts).mean(0)
+    for name, parts in without.items():
         means = [running.get(call) for call in parts]
-        if bias is not None:
-            changes.values[names[id(bias)]] = bias + torch.stack([*parts.values()]).mean(0)
-        elif all(mean is not None for mean in means):
+        if all(mean is not None for mean in means):
             for mean, shift in zip(means, parts.values(), strict=True):
                 assert mean is not None
                 changes.values[names[id(mean)]] = mean - shift
@@ -124,25 +153,19 @@ def _fold(model: nn.Module, plan: Plan, shifts: dict[str, Tensor]) -> Changes:
     return changes
 
 
-def _by_module(
-    model: nn.Module, plan: Plan, shifts: dict[str, Tensor], names: dict[int, str]
-) -> dict[str, dict[str, Tensor]]:
-    """Linear or convolution to its reading calls to what each adds per output channel."""
-    weights = {site.call: site.weight for name in plan.pruned for site in plan.graph[name].sites}
-    found: dict[str, dict[str, Tensor]] = {}
-    for call, shift in shifts.items():
-        name = call.rpartition(":")[0]
-        module = model.get_submodule(name)
-        if weights[call] is None:
-            continue
-        if not isinstance(module, nn.Linear | _ConvNd) or names.get(id(module.weight)) != weights[call]:
-            raise PlanError(
-                f"the mean of removed units cannot be folded behind {weights[call]}, which {call} reads: "
-                "that is no Linear or convolution with its own bias. Prune without FoldMean."
-            )
-        channel = 1 if isinstance(module, _ConvNd) else shift.ndim - 1
-        found.setdefault(name, {})[call] = shift.mean([axis for axis in range(shift.ndim) if axis != channel])
-    return found
+def _check_layer(model: nn.Module, call: str, weight: str | None, names: dict[int, str]) -> None:
+    """Whether a layer without bias can be given one."""
+    module = model.get_submodule(call.rpartition(":")[0])
+    if (
+        not isinstance(module, nn.Linear | _ConvNd)
+        or names.get(id(module.weight)) != weight
+        or module.bias is not None
+    ):
+        raise PlanError(
+            f"the mean of removed units cannot be folded behind {weight}, which {call} reads: "
+            "it adds no bias of its own, and is no Linear or convolution that could be given one. Prune "
+            "without FoldMean."
+        )
 
 
 def add_bias(model: nn.Module, name: str, value: Tensor) -> None:
