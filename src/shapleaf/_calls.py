@@ -2,7 +2,8 @@
 
 A call is ``module:function#k``: the k-th time that function ran inside that module's own
 ``forward``. The name is the same in every forward of the same code, which is how a place
-found by the tracer is found again when units are masked there.
+found by the tracer is found again when units are masked there. The steps of a recurrent layer
+share one name.
 """
 
 from __future__ import annotations
@@ -17,6 +18,16 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 from .layers import EQUIVALENTS
+from .layers.recurrent import recur
+
+
+def repeats(key: str) -> bool:
+    """Whether calls of this name are the steps of one recurrence.
+
+    >>> repeats("cell:recur#0"), repeats("cell:linear#0")
+    (True, False)
+    """
+    return f":{recur.__name__}#" in key
 
 
 class Calls(TorchFunctionMode):
@@ -51,7 +62,9 @@ class Calls(TorchFunctionMode):
             if out is not NotImplemented:
                 return out
         place = (self.module, getattr(func, "__name__", "?"))
-        key = f"{place[0]}:{place[1]}#{self._counts[place]}"
+        # A step of a recurrence has the name of its layer: sequences are not all of one length.
+        number = args[0] if func is recur else self._counts[place]
+        key = f"{place[0]}:{place[1]}#{number}"
         self._counts[place] += 1
         return self.call(key, func, args, kwargs or {})
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from . import _context
-from ._calls import Calls
+from ._calls import Calls, repeats
 from .data import batches
 from .errors import PlanError
 from .records import Group, Plan
@@ -67,7 +67,7 @@ class CalibrationMean:
     def fill(self, model: nn.Module, gates: Gates, data: Any) -> Fill:
         """The mean of every argument that the gates read, in the shape of its index."""
         sums: dict[tuple[str, int], Tensor] = {}
-        seen = 0
+        seen: dict[tuple[str, int], int] = {}
 
         def add(place: tuple[str, int], gate: Gate, read: Tensor) -> Tensor:
             axes = [
@@ -76,16 +76,16 @@ class CalibrationMean:
             ]
             mean = read.double().mean(axes, keepdim=True)[0] * weight
             sums[place] = sums[place] + mean if place in sums else mean
+            seen[place] = seen.get(place, 0) + weight
             return read
 
         source = data if self.data is None else self.data
         with torch.no_grad(), _context.inference(model):
             for batch in batches(source, device=_context.device_of(model), labelled=False):
                 weight = batch.examples
-                seen += weight
                 with Reader(model, gates, add):
                     _context.forward(model, batch.inputs)
-        return {place: total / seen for place, total in sums.items()}
+        return {place: total / seen[place] for place, total in sums.items()}
 
 
 @dataclass(slots=True, eq=False)
@@ -180,7 +180,7 @@ class Masks:
 
     Attributes:
         seen: the masked tensors by the key of their gate: what gradients with respect to activations
-            are taken of.
+            are taken of. The steps of a recurrence are not among them; what they add up to is.
     """
 
     def __init__(self, masks: Mapping[str, Tensor], fill: Fill | None = None) -> None:
@@ -188,13 +188,16 @@ class Masks:
         self.seen: dict[tuple[int, bytes], Tensor] = {}
 
     def __call__(self, place: tuple[str, int], gate: Gate, read: Tensor) -> Tensor:
+        if repeats(place[0]):
+            return self._masked(place, gate, read)
         if gate.key not in self.seen:
-            factor = gate.factor(self.masks, read)
-            out = read * factor
-            if place in self.fill:
-                out = out + self.fill[place].to(read) * (1 - factor)
-            self.seen[gate.key] = out
+            self.seen[gate.key] = self._masked(place, gate, read)
         return self.seen[gate.key]
+
+    def _masked(self, place: tuple[str, int], gate: Gate, read: Tensor) -> Tensor:
+        factor = gate.factor(self.masks, read)
+        out = read * factor
+        return out + self.fill[place].to(read) * (1 - factor) if place in self.fill else out
 
 
 class Masked(nn.Module):

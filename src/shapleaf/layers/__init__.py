@@ -3,13 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
+from . import recurrent
 from .attention import MultiheadAttention, attend
 
 EQUIVALENTS: dict[Callable[..., Any], Callable[[tuple[Any, ...], dict[str, Any]], Any]] = {
-    F.multi_head_attention_forward: attend
+    F.multi_head_attention_forward: attend,
+    torch.lstm: recurrent.lstm,
+    torch.gru: recurrent.gru,
+    torch.rnn_tanh: recurrent.rnn_tanh,
+    torch.rnn_relu: recurrent.rnn_relu,
 }
 """A function of PyTorch to what runs in its place, on its arguments, while a model is traced or masked."""
 

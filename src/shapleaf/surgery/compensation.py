@@ -13,8 +13,10 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .. import _context
+from .._calls import repeats
 from ..data import batches
 from ..errors import PlanError
+from ..layers.recurrent import recur
 from ..masking import CalibrationMean, Fill, Gates, Masks, Reader
 from ..records import Plan
 
@@ -102,7 +104,8 @@ class _Shift(Reader):
                 leaves[place] = stand_in
                 inner_args, inner_kwargs = tree_unflatten(leaves, spec)
                 outs.append(func(*inner_args, **inner_kwargs))
-            self.shifts[key] = self.shifts.get(key, 0) + outs[0] - outs[1]
+            so_far = 0 if repeats(key) else self.shifts.get(key, 0)
+            self.shifts[key] = so_far + outs[0] - outs[1]
             self.biases[key] = _bias(func.__name__, args, kwargs)
         return func(*args, **kwargs)
 
@@ -111,6 +114,8 @@ def _bias(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tenso
     """What a linear function adds to each output channel: the parameter, or a part of one."""
     if function in ("addmm", "baddbmm"):
         return args[0]  # type: ignore[no-any-return]
+    if function == recur.__name__:
+        return args[3]  # type: ignore[no-any-return]
     linear = function == "linear" or function.startswith("conv")
     bias = kwargs.get("bias", args[2] if len(args) > 2 else None) if linear else None
     return bias if isinstance(bias, Tensor) else None
