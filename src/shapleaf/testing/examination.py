@@ -62,7 +62,7 @@ class Examination(Record):
         inexact: how many groups masking and slicing differ for.
         blocked: the groups that the model's own code holds back, with the reason.
         attention: how many modules multiply activations with activations.
-        given_up: those of them that keep their full width when half of every group is removed.
+        given_up: those of them that keep their full width in every plan that was carried out.
         trials: the plans that were carried out.
         order: by how much the outputs move when the units of every group are laid in another order.
         poisoned: the groups of which a unit's weights were made NaN without a trace beyond its readers.
