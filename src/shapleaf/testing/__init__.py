@@ -1,4 +1,4 @@
-"""For this library's own tests and for its users': contracts of criteria, proofs that a model can be pruned."""
+"""For this library's own tests and for its users': criteria keep their contract, models can be pruned."""
 
 from .checks import assert_masked_equals_pruned, check_criterion, untouched
 from .examination import Examination, assert_prunable, examine

@@ -69,10 +69,11 @@ def examine_apart(spec: str, limit: float) -> dict[str, Any]:
         if not receiver.poll(limit):
             return {"failure": f"more than {limit:g} s"}
         row: dict[str, Any] = receiver.recv()
-        return row
     except EOFError:
         process.join()
         return {"failure": f"the process ended with exit code {process.exitcode}, out of memory perhaps"}
+    else:
+        return row
     finally:
         process.kill()
         process.join()
@@ -102,8 +103,8 @@ def chosen(patterns: Sequence[str]) -> list[str]:
     for pattern in others:
         if ":" not in pattern or any(sign in pattern for sign in "*?["):
             raise DataError(
-                f"no listed architecture matches {pattern!r}; expected a pattern such as 'timm:vit*', or a spec "
-                "such as 'timm:vit_small_patch16_224' or 'mypackage.models:build'."
+                f"no listed architecture matches {pattern!r}; expected a pattern such as 'timm:vit*', or a "
+                "spec such as 'timm:vit_small_patch16_224' or 'mypackage.models:build'."
             )
     return listed + others
 
@@ -114,13 +115,15 @@ def environment() -> dict[str, str]:
     >>> sorted(environment())[:2]
     ['python', 'shapleaf']
     """
-    found = {"python": platform.python_version()}
-    for name in ("shapleaf", "torch", "torchvision", "timm", "transformers"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    names = ("shapleaf", "torch", "torchvision", "timm", "transformers")
+    return {"python": platform.python_version(), **{name: _version(name) for name in names}}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def load(path: Path) -> Rows:

@@ -1,8 +1,8 @@
 """The architectures that the coverage table examines, and how each is built with random weights.
 
-A spec is ``torchvision:NAME`` (classification), ``segmentation:NAME`` or ``detection:NAME`` (torchvision;
-of a detector the backbone), ``timm:NAME``, ``hf:NAME`` (a small configuration of a Hugging Face architecture),
-or ``package.module:NAME``: a function of yours that returns a model and its example inputs.
+A spec is ``torchvision:NAME`` (classification), ``segmentation:NAME`` or ``detection:NAME`` (of a
+detector the backbone), ``timm:NAME``, ``hf:NAME`` (a small configuration of a Hugging Face architecture),
+or ``package.module:NAME``, a function of yours that returns a model and its example inputs.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def _settle(model: nn.Module) -> nn.Module:
     """Constant parameters and statistics made random, so that faults show."""
     for module in model.modules():
         if isinstance(getattr(module, "running_var", None), Tensor):
-            module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr,operator]
-            module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr,operator]
+            module.running_mean.normal_(0, 0.1)  # type: ignore[operator]
+            module.running_var.uniform_(0.5, 1.5)  # type: ignore[operator]
     for parameter in model.parameters():
         if parameter.is_floating_point() and (parameter.ndim <= 1 or parameter.std() == 0):
             parameter.data = parameter.data + 0.1 * torch.randn_like(parameter)

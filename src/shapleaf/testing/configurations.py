@@ -39,8 +39,8 @@ _IMAGE = {
     "image_size": 32, "patch_size": 8,
 }  # fmt: skip
 _SPEECH = {
-    **_TEXT, "conv_dim": (16, 16), "conv_stride": (5, 4), "conv_kernel": (10, 8), "num_feat_extract_layers": 2,
-    "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
+    **_TEXT, "conv_dim": (16, 16), "conv_stride": (5, 4), "conv_kernel": (10, 8),
+    "num_feat_extract_layers": 2, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4,
 }  # fmt: skip
 _SEGFORMER = {
     "hidden_sizes": [16, 32], "depths": [1, 1], "num_encoder_blocks": 2, "num_attention_heads": [2, 4],
@@ -141,7 +141,10 @@ CONFIGURATIONS: dict[str, Configuration] = {
     "mobilevit": Configuration("MobileViTForImageClassification", "MobileViTConfig", _MOBILEVIT, "photo"),
     "segformer": Configuration("SegformerForImageClassification", "SegformerConfig", _SEGFORMER, "image"),
     "segformer_segmentation": Configuration(
-        "SegformerForSemanticSegmentation", "SegformerConfig", {**_SEGFORMER, "decoder_hidden_size": 24}, "image"
+        "SegformerForSemanticSegmentation",
+        "SegformerConfig",
+        {**_SEGFORMER, "decoder_hidden_size": 24},
+        "image",
     ),
     "mobilevit_segmentation": Configuration(
         "MobileViTForSemanticSegmentation",
@@ -160,18 +163,19 @@ CONFIGURATIONS: dict[str, Configuration] = {
     ),
 }  # fmt: skip
 
+
+def _words() -> torch.Tensor:
+    return torch.randint(5, 50, (2, 9))
+
+
 _INPUTS: dict[str, Callable[[], Any]] = {
-    "words": lambda: _words(),
+    "words": _words,
     "pairs": lambda: {"input_ids": _words(), "decoder_input_ids": _words()},
     "image": lambda: torch.randn(1, 3, 32, 32),
     "photo": lambda: torch.randn(1, 3, 64, 64),
     "speech": lambda: torch.randn(1, 800),
     "spectrum": lambda: {"input_features": torch.randn(2, 8, 40), "decoder_input_ids": _words()},
 }
-
-
-def _words() -> torch.Tensor:
-    return torch.randint(5, 50, (2, 9))
 
 
 def build(name: str) -> tuple[nn.Module, Any]:

@@ -9,12 +9,12 @@ Row = Mapping[str, Any]
 
 _HEAD = """# Architectures, told nothing
 
-Each model is built from its configuration with random weights, in double precision, and examined in a process of its
-own: traced, pruned by half of every group and by a random share of each, and run. Then it is proven right by means that
-do not rely on each other: the masked and the pruned model agree for all groups that are exact; a NaN in all that
-produces a unit goes nowhere but where the graph says that the unit is read; and laying the units of every group in
-another order leaves the function as it is. Where masked and pruned differ, `prune` must have *refused*; if it has not,
-the model is called *wrong*.
+Each model is built from its configuration with random weights, in double precision, and examined in a
+process of its own: traced, pruned by half of every group and by a random share of each, and run. Then it is
+proven right by means that do not rely on each other: the masked and the pruned model agree for all groups
+that are exact; a NaN in all that produces a unit goes nowhere but where the graph says that the unit is
+read; and laying the units of every group in another order leaves the function as it is. Where masked and
+pruned differ, `prune` must have *refused*; if it has not, the model is called *wrong*.
 
 The same for a model of yours, as a test and as a table:
 
@@ -28,7 +28,8 @@ assert_prunable(model, inputs)
 print(examine(model, inputs))
 ```
 
-The page itself, resumed where it stopped; a spec of yours names a function that returns a model and its inputs:
+The page itself, resumed where it stopped; a spec of yours names a function that returns a model and its
+inputs:
 
 ```console
 python -m shapleaf.testing.architectures
@@ -36,11 +37,13 @@ python -m shapleaf.testing.architectures 'timm:vit*' mypackage.models:build --re
 ```
 """
 
-_LEGEND = """Params: the share of them that is left. Error: masked against pruned for the exact groups, relative to the
-largest output. Order: by how much outputs move when units are reordered. NaN: groups with a poisoned unit. Not exact:
-groups whose units meet in a statistic, so that masking and slicing differ by design. Held back: groups that the model's
-own code cannot do without. Attention: modules in which activations are multiplied with activations, and how many of
-them became narrower. Code that computes in single precision shows as errors of 1e-7."""
+_LEGEND = """\
+Params: the share of them that is left. Error: masked against pruned for the exact groups, relative to the
+largest output. Order: by how much outputs move when units are reordered. NaN: groups with a poisoned unit.
+Not exact: groups whose units meet in a statistic, so that masking and slicing differ by design. Held back:
+groups that the model's own code cannot do without. Attention: modules in which activations are multiplied
+with activations, and how many of them became narrower. Code that computes in single precision shows as
+errors of 1e-7."""
 
 _COLUMNS = (
     "model", "", "groups", "units", "not exact", "held back", "attention, narrower", "half: params, error",
@@ -103,12 +106,13 @@ def _summary(rows: Mapping[str, Row]) -> str:
     wholly = [row for row in partly if len(row["given_up"]) == row["attention"]]
     lines = [
         (
-            f"{len(rows)} models: {_share(words.count('proven'), len(rows))} are proven, {words.count('wrong')} "
-            f"wrong, {words.count('refused')} refused, {words.count('failed')} failed."
+            f"{len(rows)} models: {_share(words.count('proven'), len(rows))} are proven, "
+            f"{words.count('wrong')} wrong, {words.count('refused')} refused, {words.count('failed')} failed."
         ),
         (
-            f"What is left is always the user's own module. In {_share(len(free), len(rows))} every group can "
-            "lose units; in the others the model's code holds some back, as listed."
+            "What is left is always the user's own module, and no exported program. In "
+            f"{_share(len(free), len(rows))} every group can lose units; in the others the model's code "
+            "holds some back, as listed."
         ),
         (
             f"{len(attentive)} models have attention; {len(partly)} of them keep its full width somewhere, "
@@ -137,7 +141,7 @@ def _faults(rows: Mapping[str, Row]) -> list[str]:
 def _given_up(rows: Mapping[str, Row]) -> list[str]:
     lines = []
     for spec, row in rows.items():
-        names = row.get("given_up", ())
+        names = row.get("given_up", {})
         if names:
             which = (
                 f"{len(names)} of {row['attention']} modules, {', '.join(f'`{name}`' for name in names[:3])}"

@@ -15,10 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import _context
-from .._calls import Calls
 from .._rng import stream
 from .._table import count
 from ..allocation import plan as make_plan
@@ -29,6 +27,7 @@ from ..records._base import Part, Record
 from ..surgery import prune
 from ..surgery.verification import relative_gap
 from ..tracing import trace
+from .attention import full_width, products_in, why_held
 from .checks import named_tensors, reordered, require
 
 POISONED = 5
@@ -62,7 +61,8 @@ class Examination(Record):
         inexact: how many groups masking and slicing differ for.
         blocked: the groups that the model's own code holds back, with the reason.
         attention: how many modules multiply activations with activations.
-        given_up: those of them that keep their full width in every plan that was carried out.
+        given_up: those of them that keep their full width in every plan that was carried out, with what the
+            graph says of their weights.
         trials: the plans that were carried out.
         order: by how much the outputs move when the units of every group are laid in another order.
         poisoned: the groups of which a unit's weights were made NaN without a trace beyond its readers.
@@ -82,7 +82,7 @@ class Examination(Record):
     inexact: int
     blocked: dict[str, str] = field(default_factory=dict)
     attention: int = 0
-    given_up: tuple[str, ...] = ()
+    given_up: dict[str, str] = field(default_factory=dict)
     trials: tuple[Trial, ...] = ()
     order: float = 0.0
     poisoned: tuple[str, ...] = ()
@@ -111,10 +111,11 @@ class Examination(Record):
             ["units in another order: error", f"{self.order:.1e}"],
             ["groups with a poisoned unit", len(self.poisoned)],
         ]
+        kept = [f"{name} keeps its full width: {reason}" for name, reason in self.given_up.items()]
         faults = [*(f"REFUSED: {text}" for text in self.refused), *(f"WRONG: {text}" for text in self.wrong)]
         held = [f"{name} is held back: {reason}" for name, reason in self.blocked.items()]
         title = "proven" if self.proven else count(len(faults), "fault")
-        footer = "\n".join([*faults, *held, *self.notes])
+        footer = "\n".join([*faults, *held, *kept, *self.notes])
         return {"title": f"Examination: {title}", "header": ["", "found"], "rows": rows, "footer": footer}
 
 
@@ -143,7 +144,7 @@ def examine(model: nn.Module, inputs: Any, *, seed: int = 0) -> Examination:
     started = time.process_time()
     graph = trace(model, inputs)
     seconds = time.process_time() - started
-    whole = attention_in(model, inputs, graph)
+    whole = products_in(model, inputs, graph)
     given_up, trials = {*whole}, []
     refused: list[str] = []
     wrong: list[str] = []
@@ -153,8 +154,8 @@ def examine(model: nn.Module, inputs: Any, *, seed: int = 0) -> Examination:
         if pruned is None:
             trials.append(Trial(name=name))
             continue
-        left = attention_in(pruned, inputs, graph)
-        given_up &= {module for module in whole if _of_full_width(whole[module], left.get(module, {}))}
+        left = products_in(pruned, inputs, graph)
+        given_up &= full_width(whole, left)
         params = sum(parameter.numel() for parameter in pruned.parameters())
         if params != plan.after.params:
             wrong.append(f"{name}: {params:,} parameters are left, planned were {plan.after.params:,}")
@@ -168,7 +169,7 @@ def examine(model: nn.Module, inputs: Any, *, seed: int = 0) -> Examination:
         inexact=sum(not group.exact for group in graph),
         blocked={group.name: group.blocked for group in graph if group.blocked},
         attention=len(whole),
-        given_up=tuple(module for module in whole if module in given_up),
+        given_up={module: why_held(graph, module) for module in whole if module in given_up},
         trials=tuple(trials),
         order=_order(model, inputs, graph, seed, wrong),
         poisoned=tuple(poisoned),
@@ -257,58 +258,6 @@ def _gap(expected: Sequence[Tensor], received: Sequence[Tensor]) -> tuple[float,
     return relative_gap([*expected], [*received])
 
 
-# Attention
-
-
-class _Products(Calls):
-    """Notes the shapes that meet where activations are multiplied with activations and added up."""
-
-    def __init__(self, model: nn.Module, inputs: Any, contractions: set[str]) -> None:
-        super().__init__(model)
-        self._contractions = contractions
-        self._active: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        self.found: dict[str, dict[str, list[torch.Size]]] = {}
-        for tensor in _context.tensors(inputs):
-            self._active[tensor] = True
-
-    def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with torch._C.DisableTorchFunction():
-            active = [t for t in _context.tensors((args, kwargs)) if t in self._active]
-        out = func(*args, **kwargs)
-        module, _, name = key.partition(":")
-        if key in self._contractions and len(active) > 1 and not name.startswith("conv"):
-            self.found.setdefault(module, {})[key] = [tensor.shape for tensor in active]
-        for tensor in _context.tensors(out) if active else ():
-            self._active[tensor] = True
-        return out
-
-
-def attention_in(model: nn.Module, inputs: Any, graph: Graph) -> dict[str, dict[str, list[torch.Size]]]:
-    """The modules that multiply activations with activations: their calls, and the shapes that meet there.
-
-    That is what attention of every kind does, and no layer with weights of its own.
-
-    >>> class Attend(nn.Module):
-    ...     def __init__(self):
-    ...         super().__init__()
-    ...         self.q, self.o = nn.Linear(4, 6), nn.Linear(4, 2)
-    ...     def forward(self, x):
-    ...         return self.o((self.q(x) @ self.q(x).mT).softmax(-1) @ x)
-    >>> model, inputs = Attend(), torch.randn(1, 3, 4)
-    >>> attention_in(model, inputs, trace(model, inputs))[""][":__matmul__#0"]
-    [torch.Size([1, 3, 6]), torch.Size([1, 6, 3])]
-    """
-    products = _Products(model, inputs, {op.call for op in graph.ops})
-    with torch.no_grad(), _context.inference(model), products:
-        _context.forward(model, inputs)
-    return products.found
-
-
-def _of_full_width(whole: dict[str, list[torch.Size]], left: dict[str, list[torch.Size]]) -> bool:
-    """Whether some call of a module meets the shapes that it met before."""
-    return any(left.get(call) == shapes for call, shapes in whole.items())
-
-
 # Poison
 
 
@@ -347,7 +296,7 @@ def _poison(model: nn.Module, inputs: Any, group: Group, seed: int, wrong: list[
     if gap > tolerance:
         what = "a NaN" if gap == float("inf") else f"a difference of {gap:.1e}"
         wrong.append(
-            f"group {group.name}: {what} from what produces unit {unit} alone passes the places where it is read"
+            f"group {group.name}: {what} in all that produces unit {unit} gets past the places that read it"
         )
     return reached
 
