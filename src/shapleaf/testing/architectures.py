@@ -35,6 +35,7 @@ from .examination import examine
 
 NAME = "architectures"
 Rows = dict[str, dict[str, Any]]
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def examine_spec(spec: str) -> dict[str, Any]:
@@ -180,6 +181,7 @@ def run(specs: Iterable[str], *, limit: float, jobs: int) -> Iterator[tuple[str,
         pool.shutdown(cancel_futures=True)
 
 
+@app.command()
 def command(
     patterns: Annotated[
         list[str] | None, typer.Argument(help="Shell patterns of listed specs, or package.module:NAME.")
@@ -214,7 +216,7 @@ def command(
 def main() -> None:
     """Run :func:`command`; a user's mistake is one line on stderr and exit status 1."""
     try:
-        typer.run(command)
+        app()
     except ShapleafError as error:
         typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
         sys.exit(1)

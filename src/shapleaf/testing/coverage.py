@@ -141,12 +141,10 @@ def _faults(rows: Mapping[str, Row]) -> list[str]:
 def _given_up(rows: Mapping[str, Row]) -> list[str]:
     lines = []
     for spec, row in rows.items():
-        names = row.get("given_up", {})
-        if names:
-            which = (
-                f"{len(names)} of {row['attention']} modules, {', '.join(f'`{name}`' for name in names[:3])}"
-            )
-            lines.append(f"`{spec}`: {which}{' …' if len(names) > 3 else ''}")
+        kept = row.get("given_up", {})
+        if kept:
+            name, reason = next(iter(kept.items()))
+            lines.append(f"`{spec}`: {len(kept)} of {row['attention']} modules, `{name}`: {_plain(reason)}")
     return lines
 
 

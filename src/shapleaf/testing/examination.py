@@ -20,14 +20,14 @@ from .. import _context
 from .._rng import stream
 from .._table import count
 from ..allocation import plan as make_plan
-from ..errors import PlanError
+from ..errors import DataError, PlanError
 from ..masking import Gate, Gates, Reader, masked
 from ..records import Graph, Group, Plan
 from ..records._base import Part, Record
 from ..surgery import prune
 from ..surgery.verification import relative_gap
 from ..tracing import trace
-from .attention import full_width, products_in, why_held
+from .attention import Products, full_width, products_in, why_held
 from .checks import named_tensors, reordered, require
 
 POISONED = 5
@@ -149,18 +149,16 @@ def examine(model: nn.Module, inputs: Any, *, seed: int = 0) -> Examination:
     refused: list[str] = []
     wrong: list[str] = []
     for name, share in (("half", _half), ("random", _random_share)):
-        plan = _plan(graph, share, seed)
-        pruned = _pruned(model, plan, name, refused)
-        if pruned is None:
-            trials.append(Trial(name=name))
-            continue
-        left = products_in(pruned, inputs, graph)
-        given_up &= full_width(whole, left)
-        params = sum(parameter.numel() for parameter in pruned.parameters())
-        if params != plan.after.params:
-            wrong.append(f"{name}: {params:,} parameters are left, planned were {plan.after.params:,}")
-        error = _error(model, inputs, _exact_part(plan), name, refused, wrong)
-        trials.append(Trial(name=name, params=params / max(plan.before.params, 1), error=error))
+        try:
+            trial, left = _carry_out(model, inputs, _plan(graph, share, seed), name, wrong)
+            given_up &= full_width(whole, left)
+        except PlanError as error:
+            refused.append(f"{name}: {error}")
+            trial = Trial(name=name)
+        except DataError as error:
+            wrong.append(f"{name}: prune let pass what does not run: {error}")
+            trial = Trial(name=name)
+        trials.append(trial)
     poisoned = [group.name for group in _few(graph) if _poison(model, inputs, group, seed, wrong)]
     return Examination(
         seconds=seconds,
@@ -230,26 +228,29 @@ def _exact_part(plan: Plan) -> Plan:
     return make_plan(graph, {name: plan.keep[name] for name in exact})
 
 
-def _pruned(model: nn.Module, plan: Plan, name: str, refused: list[str]) -> nn.Module | None:
-    try:
-        return prune(model, plan).model
-    except PlanError as error:
-        refused.append(f"{name}: {error}")
-        return None
+def _carry_out(
+    model: nn.Module, inputs: Any, plan: Plan, name: str, wrong: list[str]
+) -> tuple[Trial, Products]:
+    """What becomes of a plan, and of its part for exact groups, on the inputs at hand.
 
-
-def _error(
-    model: nn.Module, inputs: Any, plan: Plan, name: str, refused: list[str], wrong: list[str]
-) -> float | None:
-    """Masked against pruned, not as ``prune`` compared them but on the inputs at hand."""
-    pruned = _pruned(model, plan, f"{name}, exact groups alone", refused) if plan.pruned else None
-    if pruned is None:
-        return None
-    expected, received = _outputs(masked(model, plan), model, inputs), _outputs(pruned, pruned, inputs)
-    gap, tolerance = _gap(expected, received)
-    if gap > tolerance:
-        wrong.append(f"{name}: masked and pruned outputs differ by {gap:.1e}, and prune let it pass")
-    return gap
+    Raises:
+        PlanError: ``prune`` refused.
+        DataError: what it left does not run.
+    """
+    pruned = prune(model, plan).model
+    left = products_in(pruned, inputs, plan.graph)
+    params = sum(parameter.numel() for parameter in pruned.parameters())
+    if params != plan.after.params:
+        wrong.append(f"{name}: {params:,} parameters are left, planned were {plan.after.params:,}")
+    exact, error = _exact_part(plan), None
+    if exact.pruned:
+        # Not as prune compared them, on inputs that it made up.
+        pruned = prune(model, exact).model
+        expected, received = _outputs(masked(model, exact), model, inputs), _outputs(pruned, pruned, inputs)
+        error, tolerance = _gap(expected, received)
+        if error > tolerance:
+            wrong.append(f"{name}: masked and pruned outputs differ by {error:.1e}, and prune let it pass")
+    return Trial(name=name, params=params / max(plan.before.params, 1), error=error), left
 
 
 def _gap(expected: Sequence[Tensor], received: Sequence[Tensor]) -> tuple[float, float]:
