@@ -53,7 +53,7 @@ def products_in(model: nn.Module, inputs: Any, graph: Graph) -> Products:
     ...     def forward(self, x):
     ...         return self.o((self.q(x) @ self.q(x).mT).softmax(-1) @ x)
     >>> model, inputs = Attend(), torch.randn(1, 3, 4)
-    >>> products_in(model, inputs, trace(model, inputs))[""][":__matmul__#0"]
+    >>> products_in(model, inputs, trace(model, inputs))[""][":matmul#0"]
     [torch.Size([1, 3, 6]), torch.Size([1, 6, 3])]
     """
     products = _Products(model, inputs, {op.call for op in graph.ops})
