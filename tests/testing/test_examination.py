@@ -106,6 +106,7 @@ def test_a_missing_slice_shows_in_another_order(monkeypatch: pytest.MonkeyPatch)
     found = examine(*NETS["residual"]())
     assert any("laid in another order: group stem" in fault for fault in found.wrong)
     assert found.order > 1e-3
+    assert found.to_json()["order"] == found.order
     assert "half: the pruned model does not run" in found.refused[0]
     assert [trial.params for trial in found.trials] == [None, None]
 
@@ -178,4 +179,4 @@ def test_poisoned_groups_lie_from_the_first_to_the_last() -> None:
     layers = [layer for i in range(12) for layer in (conv(3 if i == 0 else 4, 4), nn.ReLU())]
     found = examine(settle(nn.Sequential(*layers, head(4))), example(1, 3, 5, 5))
     assert found.groups == 12
-    assert found.poisoned == ("0", "6", "12", "16", "22")
+    assert found.poisoned == ("0", "12", "22")

@@ -30,7 +30,7 @@ from ..tracing import trace
 from .attention import Products, full_width, products_in, why_held
 from .checks import named_tensors, reordered, require
 
-POISONED = 5
+POISONED = 3
 """How many groups have a unit poisoned."""
 
 
@@ -270,7 +270,7 @@ def _few(graph: Graph) -> list[Group]:
 
 
 def _poison(model: nn.Module, inputs: Any, group: Group, seed: int, wrong: list[str]) -> bool:
-    """Whether NaN in all that produces a unit reaches its readers; ``wrong`` if it passes them.
+    """Whether NaN in all that produces a unit reaches its readers; ``wrong`` if it gets past them.
 
     Where the graph says that the unit is read, zero is read instead. So a consumer that the graph does not
     name lets NaN through, and so does a tensor of this unit that other units depend on.
