@@ -26,6 +26,6 @@ for _name in ("nms", "qnms"):
 if __name__ == "__main__":
     from shapleaf.testing.architectures import main
 
-    if "--results" not in sys.argv:
+    if not any(argument.startswith("--results") for argument in sys.argv):
         sys.argv += ["--results", str(DOCS)]
     main()
