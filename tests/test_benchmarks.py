@@ -5,12 +5,17 @@ from __future__ import annotations
 import doctest
 import importlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from scipy import stats
+
+from shapleaf.testing.catalogue import SPECS
+from shapleaf.testing.coverage import page, verdict
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -66,3 +71,24 @@ def test_committed_paths_come_closer_than_the_papers_sampler(layer: str, aggrega
     assert paper["evaluations"] > 2500
     assert rows["path, gaussian, 4 points x 4"] in paths
     assert all(row["lowest"][aggregation] > paper[aggregation] for row in paths)
+
+
+def test_the_page_on_architectures_is_what_was_found() -> None:
+    found = json.loads((ROOT / "docs" / "architectures.json").read_text())
+    assert (ROOT / "docs" / "architectures.md").read_text() == page(found, SPECS)
+    words = [verdict(row) for row in found["models"].values()]
+    assert words.count("proven") >= 0.98 * len(words)
+    assert "wrong" not in words
+
+
+def test_architectures_at_toy_size(tmp_path: Path) -> None:
+    """Also in the processes that it starts, torchvision can be imported beside any torch."""
+    pytest.importorskip("torchvision")
+    (tmp_path / "toy.py").write_text(
+        "import torch, torchvision\n\n\ndef build():\n"
+        "    return torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Linear(8, 2)), torch.ones(1, 3)\n"
+    )
+    command = [sys.executable, str(BENCHMARKS / "architectures.py"), "toy:build", "--results", "out"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    found = json.loads((tmp_path / "out" / "architectures.json").read_text())["models"]["toy:build"]
+    assert (verdict(found), found["units"]) == ("proven", 8)

@@ -179,10 +179,7 @@ def test_signatures_are_short(name: str) -> None:
 PUBLIC = {
     **{name: getattr(sl, name) for name in sl.__all__ if name != "__version__"},
     **{name: getattr(criteria, name) for name in criteria.__all__},
-    **{
-        name: getattr(testing, name)
-        for name in ("check_criterion", "assert_masked_equals_pruned", "untouched")
-    },
+    **{name: getattr(testing, name) for name in testing.__all__},
 }
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import shapleaf as sl
 from shapleaf.cuts import attributes, slicing
-from shapleaf.surgery.verification import Proof, _difference
+from shapleaf.surgery.verification import Proof, relative_gap
 from shapleaf.tracing.labels import narrow
 from shapleaf.tracing.opcall import OpCall
 from zoo import NETS, between, conv, example, half_plan, head, settle
@@ -108,24 +108,24 @@ def test_a_unit_taken_for_another_is_noticed(name: str) -> None:
 
 def test_the_error_is_relative_to_the_largest_output() -> None:
     a, b = torch.tensor([1.0, -4.0]), torch.tensor([1.5, -4.0])
-    assert _difference([a], [b]) == (0.125, torch.finfo(torch.float32).eps ** 0.5)
-    assert _difference([torch.zeros(2)], [torch.tensor([0.0, 0.5])])[0] == 0.5
-    assert _difference([torch.tensor([1, 2])], [torch.tensor([1, 3])]) == (0, 0)
-    assert _difference([torch.zeros(0)], [torch.zeros(0)])[0] == 0
+    assert relative_gap([a], [b]) == (0.125, torch.finfo(torch.float32).eps ** 0.5)
+    assert relative_gap([torch.zeros(2)], [torch.tensor([0.0, 0.5])])[0] == 0.5
+    assert relative_gap([torch.tensor([1, 2])], [torch.tensor([1, 3])]) == (0, 0)
+    assert relative_gap([torch.zeros(0)], [torch.zeros(0)])[0] == 0
 
 
 def test_what_is_not_finite_must_be_so_in_both() -> None:
     odd = torch.tensor([1.0, float("nan"), float("inf")])
-    assert _difference([odd], [odd.clone()])[0] == 0
+    assert relative_gap([odd], [odd.clone()])[0] == 0
     for other in (odd.flip(0), torch.ones(3), torch.tensor([1.0, float("nan"), float("-inf")])):
-        difference, tolerance = _difference([odd], [other])
+        difference, tolerance = relative_gap([odd], [other])
         assert not difference <= tolerance
 
 
 def test_the_last_of_several_outputs_counts() -> None:
     good, bad = torch.ones(2), torch.tensor([1.0, float("nan")])
-    assert not _difference([good, good], [good, bad])[0] <= 1
-    assert not _difference([good, good], [bad, good])[0] <= 1
+    assert not relative_gap([good, good], [good, bad])[0] <= 1
+    assert not relative_gap([good, good], [bad, good])[0] <= 1
 
 
 def test_a_proof_runs_before_and_after() -> None:

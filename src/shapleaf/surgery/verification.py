@@ -58,7 +58,7 @@ class Proof:
                 f"{self._hint}"
             )
         pairs = (self._expected, received) if self._exact else (self._expected_sums, sums)
-        difference, tolerance = _difference(*pairs)
+        difference, tolerance = relative_gap(*pairs)
         if difference > tolerance:
             raise PlanError(
                 f"the pruned model differs from the masked one by {difference:.1e} of its largest output, "
@@ -84,7 +84,7 @@ def _line(error: Exception) -> str:
     return f" ({os.path.basename(line.filename)}:{line.lineno}: {line.line})" if line else ""
 
 
-def _difference(expected: list[Tensor], received: list[Tensor]) -> tuple[float, float]:
+def relative_gap(expected: list[Tensor], received: list[Tensor]) -> tuple[float, float]:
     """The largest difference relative to the largest value, and how much of it rounding explains."""
     gap = scale = tolerance = 0.0
     for a, b in zip(expected, received, strict=True):

@@ -1,4 +1,4 @@
-"""Checks that criteria and models must pass: for this library's own tests and for its users'.
+"""Checks that criteria and models must pass, and that they are left as they were.
 
 Every check raises AssertionError with what was expected and received; none needs a test framework.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import _context
-from ._rng import stream
-from .allocation import plan as make_plan
-from .attribution import attribute
-from .criteria import Criterion, Needs
-from .masking import masked
-from .records import Graph, Plan
-from .surgery import prune
-from .tracing import trace
+from .. import _context
+from .._rng import stream
+from ..allocation import plan as make_plan
+from ..attribution import attribute
+from ..criteria import Criterion, Needs
+from ..masking import masked
+from ..records import Graph, Group, Plan
+from ..surgery import prune
+from ..tracing import trace
 
 _EXAMPLES = 5
 
@@ -50,17 +50,17 @@ def check_criterion(criterion: Criterion) -> None:
     ...         return probe.activation.abs().amax(-1)
     >>> check_criterion(Peak())
     """
-    _require(isinstance(criterion, Criterion), f"{criterion!r} lacks `needs` or `score`")
-    _require(isinstance(criterion.needs, Needs), f"needs must be a Needs flag, not {criterion.needs!r}")
+    require(isinstance(criterion, Criterion), f"{criterion!r} lacks `needs` or `score`")
+    require(isinstance(criterion.needs, Needs), f"needs must be a Needs flag, not {criterion.needs!r}")
     printed, twin = repr(criterion), copy.deepcopy(criterion)
-    _require(" at 0x" not in printed, f"{printed} does not show its configuration; make it a dataclass")
-    _require(
+    require(" at 0x" not in printed, f"{printed} does not show its configuration; make it a dataclass")
+    require(
         twin == criterion and hash(twin) == hash(criterion),
         f"{printed} does not equal its copy; make it a frozen dataclass, with compare=False on data",
     )
     for model, shape in ((_perceptron(), (6,)), (_convolutional(), (2, 6, 6))):
         _check_on(model, shape, criterion)
-    _require(repr(criterion) == printed and criterion == twin, f"{printed} changed while it scored")
+    require(repr(criterion) == printed and criterion == twin, f"{printed} changed while it scored")
 
 
 def assert_masked_equals_pruned(
@@ -85,20 +85,20 @@ def assert_masked_equals_pruned(
     plan = plan or _random_plan(trace(model, example_inputs), seed)
     for name in plan.pruned:
         group = plan.graph[name]
-        _require(group.exact, f"group {name} is not exact ({group.reason}): masked and pruned differ")
+        require(group.exact, f"group {name} is not exact ({group.reason}): masked and pruned differ")
     pruned = prune(model, plan).model
     with untouched(model), torch.no_grad():
         with _context.inference(model, seed):
             expected = _context.tensors(_context.forward(masked(model, plan), example_inputs))
         with _context.inference(pruned, seed):
             received = _context.tensors(_context.forward(pruned, example_inputs))
-    _require(len(expected) == len(received), f"{len(received)} outputs, expected {len(expected)}")
+    require(len(expected) == len(received), f"{len(received)} outputs, expected {len(expected)}")
     for want, got in zip(expected, received, strict=True):
-        _require(want.shape == got.shape, f"output of shape {(*got.shape,)}, expected {(*want.shape,)}")
+        require(want.shape == got.shape, f"output of shape {(*got.shape,)}, expected {(*want.shape,)}")
         if want.is_floating_point() and want.numel():
             tolerance = torch.finfo(want.dtype).eps ** 0.75 * float(want.abs().max())
             gap = float((want - got).abs().max())
-            _require(gap <= tolerance, f"masked and pruned outputs differ by {gap:.1e} > {tolerance:.1e}")
+            require(gap <= tolerance, f"masked and pruned outputs differ by {gap:.1e} > {tolerance:.1e}")
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     AssertionError: the model itself: attribute training is not as it was
     """
     modules = {name: _attributes(module) for name, module in model.named_modules()}
-    tensors = {name: (tensor, *_state(tensor)) for name, tensor in _tensors(model)}
+    tensors = {name: (tensor, *_state(tensor)) for name, tensor in named_tensors(model)}
     generators = _generators()
     try:
         yield
@@ -125,16 +125,17 @@ def untouched(model: nn.Module) -> Iterator[None]:
             now, before = _attributes(module), modules.get(name, {})
             for key in {**before, **now}:
                 kept = key in now and key in before and _same(before[key], now[key])
-                _require(kept, f"{name or 'the model itself'}: attribute {key} is not as it was")
-        for name, tensor in _tensors(model):
+                require(kept, f"{name or 'the model itself'}: attribute {key} is not as it was")
+        for name, tensor in named_tensors(model):
             original, content, gradient = tensors[name]
             now, gradient_now = _state(tensor)
-            _require(tensor is original and now == content, f"{name} is not what it was")
-            _require(gradient_now == gradient, f"the gradient of {name} is not as it was")
-        _require(_generators() == generators, "a random generator is not in the state it was in")
+            require(tensor is original and now == content, f"{name} is not what it was")
+            require(gradient_now == gradient, f"the gradient of {name} is not as it was")
+        require(_generators() == generators, "a random generator is not in the state it was in")
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """An assertion that ``python -O`` keeps."""
     if not condition:
         raise AssertionError(message)
 
@@ -157,7 +158,7 @@ def _check_on(model: nn.Module, shape: tuple[int, ...], criterion: Criterion) ->
     rows = (_EXAMPLES,) if criterion.needs else ()
     for group in graph:
         expected, received = (*rows, group.size), tuple(scores[group.name].shape)
-        _require(received == expected, f"scores of shape {received}, expected {expected}")
+        require(received == expected, f"scores of shape {received}, expected {expected}")
     _compare(scores, score(model), "the same seed", exact=True)
     for size in (1, 3):
         _compare(scores, score(model, size=size), f"batches of {size}")
@@ -165,7 +166,7 @@ def _check_on(model: nn.Module, shape: tuple[int, ...], criterion: Criterion) ->
         order = torch.from_numpy(drawn.permutation(_EXAMPLES))
         moved = {name: values[order] if rows else values for name, values in scores.items()}
         _compare(moved, score(model, order), "examples in another order")
-        turned, orders = _reordered(model, graph, drawn)
+        turned, orders = reordered(model, graph.groups, drawn)
         moved = {name: values[..., orders[name]] for name, values in scores.items()}
         _compare(moved, score(turned), "units in another order")
 
@@ -176,17 +177,17 @@ def _compare(
     for name, want in expected.items():
         scale = 0.0 if exact else 1e-9 * float(want.abs().max())
         gap = float((want - received[name]).abs().max())
-        _require(gap <= scale, f"group {name}: scores differ by {gap:.1e} with {what}")
+        require(gap <= scale, f"group {name}: scores differ by {gap:.1e} with {what}")
 
 
-def _reordered(
-    model: nn.Module, graph: Graph, drawn: np.random.Generator
+def reordered(
+    model: nn.Module, groups: Sequence[Group], drawn: np.random.Generator
 ) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The same function with the units of every group in another order, and these orders."""
+    """A copy that is the same function, with the units of some groups in another order; and these orders."""
     turned = copy.deepcopy(model)
-    orders = {group.name: torch.from_numpy(drawn.permutation(group.size)) for group in graph}
-    owned = dict(_tensors(turned))
-    for group in graph:
+    orders = {group.name: torch.from_numpy(drawn.permutation(group.size)) for group in groups}
+    owned = dict(named_tensors(turned))
+    for group in groups:
         for piece in group.slices:
             tensor = owned[piece.tensor].detach()
             source = tensor.index_select(piece.dim, piece.index[orders[group.name]].reshape(-1))
@@ -223,14 +224,15 @@ def _random(model: nn.Module) -> nn.Module:
     """Double precision, and values that have nothing in common between units."""
     model.double()
     with torch.no_grad():
-        for name, tensor in _tensors(model):
+        for name, tensor in named_tensors(model):
             if tensor.is_floating_point():
                 values = torch.from_numpy(stream(0, "testing", name).uniform(-0.5, 0.5, tensor.shape))
                 tensor.copy_(values.abs() + 0.5 if tensor.ndim == 1 else values)
     return model
 
 
-def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """A model's parameters and buffers by name."""
     return [*model.named_parameters(), *model.named_buffers()]
 
 

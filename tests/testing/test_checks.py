@@ -298,7 +298,7 @@ def test_a_difference_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = sl.plan(sl.trace(model, example(2, 5)), {"a": (0, 1)})
     pruned = sl.prune(model, plan)
     pruned.model.out.bias.data[0] += 1e-9
-    monkeypatch.setattr("shapleaf.testing.prune", lambda *_: pruned)
+    monkeypatch.setattr("shapleaf.testing.checks.prune", lambda *_: pruned)
     with pytest.raises(AssertionError, match="masked and pruned outputs differ by 1.0e-09"):
         assert_masked_equals_pruned(model, example(2, 5), plan=plan)
 
