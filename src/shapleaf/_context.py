@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from .errors import CriterionError, DataError, ShapleafError
 
 Loss = Callable[[Any, Any], Tensor]
-LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(__file__))
+LIBRARIES = tuple(os.path.dirname(file) + os.sep for file in (torch.__file__, __file__))
 """Where code lies that is not the user's own."""
 
 

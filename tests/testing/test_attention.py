@@ -62,13 +62,21 @@ def test_a_module_that_keeps_one_of_two_products_whole_keeps_its_width() -> None
     assert full_width(whole, {}) == set()
 
 
-def test_pytorchs_own_attention_keeps_its_width_and_the_reason_is_told() -> None:
+def pytorchs_own(**more: bool) -> nn.Module:
     def run(self: Any, x: Tensor) -> Tensor:
         return self.out(F.relu(self.up(self.attend(x, x, x, need_weights=False)[0])))
 
-    attend = nn.MultiheadAttention(4, 2, batch_first=True)
-    model = settle(Apply(run, attend=attend, up=nn.Linear(4, 6), out=nn.Linear(6, 2)))
-    found = examine(model, example(2, 3, 4))
+    attend = nn.MultiheadAttention(4, 2, batch_first=True, **more)
+    return settle(Apply(run, attend=attend, up=nn.Linear(4, 6), out=nn.Linear(6, 2)))
+
+
+def test_pytorchs_own_attention_becomes_narrower() -> None:
+    found = examine(pytorchs_own(), example(2, 3, 4))
+    assert (found.proven, found.attention, found.given_up) == (True, 1, {})
+
+
+def test_attention_that_keeps_its_width_is_told_with_the_reason() -> None:
+    found = examine(pytorchs_own(add_bias_kv=True), example(2, 3, 4))
     assert found.proven
     assert found.attention == 1
     assert [*found.given_up] == ["attend"]
