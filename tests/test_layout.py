@@ -24,6 +24,7 @@ ROWS = """
     data
     cuts
     tracing
+    programs
     costs
     masking
     game

@@ -40,7 +40,8 @@ class Calls(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        place = (self.module, getattr(func, "__name__", "?"))
+        # The ops of an exported program go by names like linear.default.
+        place = (self.module, getattr(func, "__name__", "?").partition(".")[0])
         key = f"{place[0]}:{place[1]}#{self._counts[place]}"
         self._counts[place] += 1
         return self.call(key, func, args, kwargs or {})

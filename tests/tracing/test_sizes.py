@@ -115,11 +115,14 @@ def test_where_sizes_arrive(name: str, args: tuple[Any, ...], axes: list[int]) -
     assert [axis for _, _, axis in arrivals(name, (out, *args), {}, out)] == axes
 
 
-def test_equal_parts_arrive_and_unequal_do_not() -> None:
+def test_every_part_of_a_split_arrives_by_its_own_size() -> None:
     x, four = torch.zeros(2, 8), Size.of(4, "n")
     assert [a for *_, a in arrivals("split", (x, four), {"dim": -1}, x.split(4, 1))] == [1]
-    assert [a for *_, a in arrivals("split", (x, [four, four], 1), {}, x.split(4, 1))] == [1]
-    assert [*arrivals("split", (x, [Size.of(5, "n"), 3], 1), {}, x.split([5, 3], 1))] == []
+    assert [a for *_, a in arrivals("split", (x, [four, four], 1), {}, x.split(4, 1))] == [1, 1]
+    five, (part, rest) = Size.of(5, "n"), x.split([5, 3], 1)
+    ((size, tensor, axis),) = arrivals("split", (x, [five, 3], 1), {}, (part, rest))
+    assert (size, axis) == (five, 1)
+    assert tensor is part
     (found,) = arrivals("group_norm", (x, four), {}, x)
     assert (found[0].factor, found[2]) == (2, 1)
 
