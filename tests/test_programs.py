@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def test_literal_heads_are_refused_as_a_module_and_pruned_as_a_program() -> None
     blocked = sl.trace(model, TOKENS)["q"]
     assert "holds a size that does not follow" in blocked.blocked
     with pytest.raises(
-        sl.PlanError, match=r"group q .* Prune its program: shapleaf\.program\(model, example_inputs\)"
+        sl.PlanError, match=r"group q .* Prune its program: shapleaf\.program\(model, inputs\)"
     ):
         sl.prune(model, sl.plan(sl.trace(model, TOKENS), {"q": (0, 2)}))
     exported, graph = check(model, TOKENS)
@@ -144,14 +145,12 @@ def test_a_part_of_one_group_is_held_and_the_rest_is_free() -> None:
         return self.b(torch.cat([y[:, :5].relu(), y[:, 5:]], 1)) + self.d(self.c(x))
 
     layers = {"a": nn.Linear(6, 8), "b": nn.Linear(8, 2), "c": nn.Linear(6, 4), "d": nn.Linear(4, 2)}
-    exported, graph = check(settle(Apply(parts, **layers)), example(2, 6))
+    graph = check(settle(Apply(parts, **layers)), example(2, 6))[1]
     assert [(g.name, g.size) for g in graph] == [("a", 3), ("c", 4)]
     assert graph["a"].slices[0].index.flatten().tolist() == [5, 6, 7]
     (held,) = (b for b in graph.blocked if (b.tensor, b.dim) == ("a.weight", 0))
-    assert (held.size, held.reason) == (
-        5,
-        "sizes.slice_2_end counts some of these units only (the model, slice_2)",
-    )
+    assert held.size == 5
+    assert held.reason == "sizes.slice_2_end counts some of these units only (the model, slice_2)"
 
 
 @pytest.mark.parametrize(
@@ -210,8 +209,8 @@ def test_a_selective_kernel() -> None:
 def test_segformer() -> None:
     hf = pytest.importorskip("transformers")
     config = hf.SegformerConfig(
-        hidden_sizes=[16, 32], depths=[1, 1], num_encoder_blocks=2, num_attention_heads=[2, 4], sr_ratios=[2, 1],
-        patch_sizes=[7, 3], strides=[4, 2], mlp_ratios=[2, 2],
+        hidden_sizes=[16, 32], depths=[1, 1], num_encoder_blocks=2, num_attention_heads=[2, 4],
+        sr_ratios=[2, 1], patch_sizes=[7, 3], strides=[4, 2], mlp_ratios=[2, 2],
     )  # fmt: skip
     model = settle(hf.SegformerForImageClassification(config))
     pictures = example(1, 3, 32, 32)
@@ -224,12 +223,12 @@ def test_segformer() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(NETS) - {"keywords"}))
 def test_programs_of_the_zoo_have_the_units_of_their_models(name: str) -> None:
-    """All of them, but for what runs in train mode only; ``keywords`` takes any, which cannot be exported."""
+    """``keywords`` takes any inputs by name, which ``torch.export`` does not."""
     model, inputs = NETS[name]()
     exported, graph = check(model, inputs)
     assert isinstance(exported, Program)
-    mine, theirs = ({g.name: g.size for g in found} for found in (graph, sl.trace(model, inputs)))
-    assert mine == {name: size for name, size in theirs.items() if size and name != "extra"}
+    mine, theirs = ({g.name: (g.size, g.exact) for g in found} for found in (graph, sl.trace(model, inputs)))
+    assert mine == theirs
 
 
 def test_names_and_values_are_the_models_and_nothing_is_shared() -> None:
@@ -261,13 +260,10 @@ def test_constants_are_buffers_and_are_cut() -> None:
 
 
 def test_a_child_of_the_name_is_left_alone() -> None:
-    model = settle(
-        Apply(
-            lambda self, x: self.sizes(x).view(-1, 4, 2).flatten(1).tanh() @ self.b.weight,
-            sizes=nn.Linear(6, 8),
-            b=nn.Linear(3, 8),
-        )
-    )
+    def run(self: Any, x: Tensor) -> Tensor:
+        return self.b(self.sizes(x).view(-1, 4, 2).flatten(1))
+
+    model = settle(Apply(run, sizes=nn.Linear(6, 8), b=nn.Linear(8, 2)))
     exported, graph = check(model, example(2, 6))
     assert isinstance(exported.sizes_, nn.Module)
     assert [size.module for size in graph.sizes] == ["sizes_"]
@@ -306,12 +302,7 @@ def test_a_failure_puts_the_sizes_back() -> None:
     before, code = sizes(exported), exported.code
     plan = sl.plan(graph, {"q": (0, 2)})
     wrong = tuple(size for size in graph.sizes if size.attribute != "reshape_shape2")
-    broken = sl.Plan(
-        graph=sl.Graph(**{**{n: getattr(graph, n) for n in graph.__slots__}, "sizes": wrong}),
-        keep=plan.keep,
-        before=plan.before,
-        after=plan.after,
-    )
+    broken = replace(plan, graph=replace(graph, sizes=wrong))
     with pytest.raises(sl.PlanError, match=r"the pruned model does not run \(reshape: ") as caught:
         sl.prune_(exported, broken)
     assert "shapleaf.program" not in str(caught.value)
@@ -382,6 +373,59 @@ def test_the_scores_are_those_of_the_model() -> None:
     assert values[0].keys() == values[1].keys()
     for name, mine in values[0].items():
         assert torch.allclose(mine, values[1][name], rtol=1e-10)
+
+
+def test_means_fold_into_biases_and_into_new_ones() -> None:
+    """A convolution with a bias, one without and a Linear without: they end as those of the model do."""
+    layers = [
+        conv(3, 6),
+        nn.ReLU(),
+        conv(6, 5, bias=False),
+        nn.Tanh(),
+        conv(5, 4, 1),
+        nn.Flatten(),
+        nn.Sigmoid(),
+    ]
+    model = settle(nn.Sequential(*layers, nn.Linear(144, 3, bias=False)))
+    data = [(example(4, 3, 6, 6, seed=3), None)]
+    exported = sl.program(model, PICTURES)
+    assert exported.get_submodule("2").bias is None
+    made = []
+    for each in (model, exported):
+        plan = sl.plan(sl.trace(each, PICTURES), {"0": (0, 2), "2": (1, 3), "4": (0, 3)})
+        pruned, receipt = sl.prune(each, plan, compensate=sl.FoldMean(data))
+        made.append(dict(pruned.named_parameters()))
+        assert dict(receipt.biases) == {"2": 5, "7": 3}
+    assert made[0].keys() == made[1].keys()
+    assert all(torch.allclose(t, made[1][name], rtol=1e-12) for name, t in made[0].items())
+    fresh = sl.replay(sl.program(model, PICTURES), receipt)
+    fresh.load_state_dict(pruned.state_dict())
+    assert gap(run(fresh, PICTURES), run(pruned, PICTURES)) == 0
+
+
+def test_a_new_bias_goes_if_pruning_fails() -> None:
+    model = settle(
+        nn.Sequential(nn.Linear(6, 8), nn.Unflatten(1, (4, 2)), nn.Flatten(), nn.Linear(8, 2, bias=False))
+    )
+    vectors = example(2, 6)
+    exported = sl.program(model, vectors)
+    graph = sl.trace(exported, vectors)
+    broken = replace(sl.plan(graph, {"0": (0,)}), graph=replace(graph, sizes=()))
+    before = run(exported, vectors)
+    with pytest.raises(sl.PlanError, match="the pruned model does not run"):
+        sl.prune_(exported, broken, compensate=sl.FoldMean([(vectors, None)]))
+    assert exported.get_submodule("3").bias is None
+    assert gap(before, run(exported, vectors)) == 0
+
+
+def test_a_mean_behind_a_sum_of_its_own_is_refused() -> None:
+    def summed(self: Any, x: Tensor) -> Tensor:
+        return F.linear(self.a(x), self.b.weight) + self.b.bias * 2
+
+    exported = sl.program(settle(Apply(summed, a=nn.Linear(6, 8), b=nn.Linear(8, 2))), example(2, 6))
+    plan = sl.plan(sl.trace(exported, example(2, 6)), {"a": (0, 1)})
+    with pytest.raises(sl.PlanError, match=r"cannot be folded behind b\.weight, which :linear#1 reads"):
+        sl.prune(exported, plan, compensate=sl.FoldMean([(example(4, 6), None)]))
 
 
 ONNX = [

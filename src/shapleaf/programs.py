@@ -26,11 +26,26 @@ CHECKS = frozenset(
 )
 """ATen ops that compute nothing but compare with what was, which need not hold once units are gone."""
 
+BIASED = frozenset("linear conv1d conv2d conv3d".split())
+"""ATen ops of layers to which a bias can be added."""
+
 
 class Program(fx.GraphModule):
     """A model as one list of ATen calls; its ``sizes`` are integers that the calls read."""
 
+    def reader(self, weight: str) -> str:
+        """The ATen op that reads a weight with the bias beside it; empty if it is read otherwise."""
+        calls = [node for node in self.graph.nodes if _target(node, 1) == weight]
+        ops = {_name(node) for node in calls}
+        alike = len(ops) == 1 and all(_target(node, 2) == _beside(weight) for node in calls)
+        return ops.pop() if alike and ops <= BIASED else ""
+
     def recompile(self) -> Any:
+        for node in self.graph.find_nodes(op="get_attr"):
+            owner, _, name = str(node.target).rpartition(".")
+            if self.get_submodule(owner).__dict__.get(name, self) is None:  # a bias that may yet come
+                delattr(self.get_submodule(owner), name)
+                self.get_submodule(owner).register_parameter(name, None)
         code = super().recompile()
         del type(self).__call__  # which prints the code wherever the module fails
         return code
@@ -85,6 +100,7 @@ def program(model: nn.Module, example_inputs: Any) -> Program:
     setattr(module, home, nn.Module())
     for node in [*graph.nodes]:
         _lift(node, module, home)
+        _make_room(node, module)
     for node in graph.nodes:
         node.meta = {}  # it names shapes
     return copy.deepcopy(Program(module, graph, class_name="Program")).eval()
@@ -92,15 +108,13 @@ def program(model: nn.Module, example_inputs: Any) -> Program:
 
 def instead(model: nn.Module) -> str:
     """What to do where a model's code cannot be resized."""
-    return (
-        "" if isinstance(model, Program) else " Prune its program: shapleaf.program(model, example_inputs)."
-    )
+    return "" if isinstance(model, Program) else " Prune its program: shapleaf.program(model, inputs)."
 
 
 def exported(model: nn.Module, inputs: Any, *, dynamic_batch: bool = True) -> torch.export.ExportedProgram:
     """``torch.export`` of a model, for any number of examples unless told otherwise."""
     args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (_positional(inputs), {})
-    shapes = torch.export.ShapesCollection()
+    shapes: Any = torch.export.ShapesCollection()
     for leaf in _context.tensors((args, kwargs)):
         if leaf.ndim:
             shapes[leaf] = {0: torch.export.Dim("batch", min=1)}
@@ -150,6 +164,29 @@ def _from_the_start(node: fx.Node) -> tuple[Any, ...]:
     if _name(node) != "slice" or len(node.args) < 3:
         return node.args
     source, dim, *bounds = node.args
+    assert isinstance(source, fx.Node)
     length = source.meta["val"].shape[dim]
     known = type(length) is int
     return source, dim, *(b + length if known and type(b) is int and b < 0 else b for b in bounds)
+
+
+def _target(node: fx.Node, position: int) -> str:
+    """The name of the tensor that a node takes as its argument at a position."""
+    given = node.args[position] if len(node.args) > position else None
+    return str(given.target) if isinstance(given, fx.Node) and given.op == "get_attr" else ""
+
+
+def _beside(weight: str) -> str:
+    return f"{weight.rpartition('.')[0]}.bias" if weight.endswith(".weight") else ""
+
+
+def _make_room(node: fx.Node, module: nn.Module) -> None:
+    """A layer without bias reads an absent one, so that compensation can add it."""
+    bias = _beside(_target(node, 1))
+    if _name(node) in BIASED and bias and (len(node.args) == 2 or node.args[2] is None):
+        layer = module.get_submodule(bias.rpartition(".")[0])
+        if getattr(layer, "bias", None) is None:
+            layer.bias = None  # type: ignore[assignment]
+            with node.graph.inserting_before(node):
+                absent = node.graph.create_node("get_attr", bias)
+            node.args = (*node.args[:2], absent, *node.args[3:])

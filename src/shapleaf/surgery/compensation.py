@@ -16,6 +16,7 @@ from .. import _context
 from ..data import batches
 from ..errors import PlanError
 from ..masking import CalibrationMean, Fill, Gates, Masks, Reader
+from ..programs import Program
 from ..records import Plan
 
 
@@ -131,16 +132,22 @@ def _by_module(
     weights = {site.call: site.weight for name in plan.pruned for site in plan.graph[name].sites}
     found: dict[str, dict[str, Tensor]] = {}
     for call, shift in shifts.items():
-        name = call.rpartition(":")[0]
-        module = model.get_submodule(name)
-        if weights[call] is None:
+        weight = weights[call]
+        if weight is None:
             continue
-        if not isinstance(module, nn.Linear | _ConvNd) or names.get(id(module.weight)) != weights[call]:
+        if isinstance(model, Program):
+            name, kind = weight.rpartition(".")[0], model.reader(weight)
+        else:
+            name = call.rpartition(":")[0]
+            module = model.get_submodule(name)
+            own = isinstance(module, nn.Linear | _ConvNd) and names.get(id(module.weight)) == weight
+            kind = "" if not own else "conv" if isinstance(module, _ConvNd) else "linear"
+        if not kind:
             raise PlanError(
-                f"the mean of removed units cannot be folded behind {weights[call]}, which {call} reads: "
+                f"the mean of removed units cannot be folded behind {weight}, which {call} reads: "
                 "that is no Linear or convolution with its own bias. Prune without FoldMean."
             )
-        channel = 1 if isinstance(module, _ConvNd) else shift.ndim - 1
+        channel = 1 if kind.startswith("conv") else shift.ndim - 1
         found.setdefault(name, {})[call] = shift.mean([axis for axis in range(shift.ndim) if axis != channel])
     return found
 

@@ -122,7 +122,7 @@ def shape_of(tensor: Tensor, shape: torch.Size, fields: Sequence[Tensor]) -> tor
 
 
 def along(fields: Sequence[Tensor], axis: int, places: int | None = None) -> Tensor | None:
-    """The labels at each of the first places along an axis, (places, labels), where a field varies along it."""
+    """The labels at each place along an axis, or the first, (places, labels), if a field varies along it."""
     for labels in fields:
         if labels.shape[axis] > 1:
             flat = labels.movedim(axis, 0)[:places]
@@ -133,9 +133,9 @@ def along(fields: Sequence[Tensor], axis: int, places: int | None = None) -> Ten
 def arrivals(
     name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
 ) -> Iterator[tuple[Size, Tensor, int]]:
-    """The sizes among a call's arguments, each with the tensor and the axis of which it counts the first places.
+    """The sizes among a call's arguments, with the tensor and the axis whose first places each counts.
 
-    That is the whole of an axis of the result, but for a slice, whose bounds lie along the operand.
+    It is the whole of an axis of a result; only the bounds of a slice lie along its operand.
     """
     results = [out] if isinstance(out, Tensor) else [o for o in out or () if isinstance(o, Tensor)]
     for tensor, axis, size in _named(name, args, kwargs, results) if results else ():

@@ -57,9 +57,9 @@ class Units:
         }
         return Fraction(int((group < 0).sum())), terms
 
-    def even(self, labels: Tensor | None) -> bool:
+    def even(self, labels: Tensor) -> bool:
         """Whether an axis carries every unit of its groups equally often, so that numbers say its length."""
-        if labels is None or self._constant(labels):
+        if self._constant(labels):
             return True
         flat = labels[:, 0].numpy()
         counts = (
@@ -109,7 +109,7 @@ def _settle(units: Units, uses: Sequence[Use]) -> tuple[list[tuple[int, int]], t
         if isinstance(use.origin, Tensor):
             first, wanted = use, units.length(use.origin, len(use.origin))
         else:
-            if not units.even(use.labels):
+            if use.labels is not None and not units.even(use.labels):
                 free = use.labels[torch.from_numpy(units.group[use.labels.numpy()] >= 0)]
                 return ties, (free, f"{use.origin} counts some of these units only ({use.place})")
             first, wanted = known.setdefault(use.origin, (use, mine))
