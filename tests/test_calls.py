@@ -101,3 +101,8 @@ def test_modules_of_another_thread_are_not_mixed_in() -> None:
         return F.relu(x)
 
     assert names(nn.Sequential(Apply(run), model), torch.zeros(1, 2)) == ["0:relu#0", "1.0:relu#0"]
+
+
+def test_the_ops_of_a_program_go_by_the_names_of_functions() -> None:
+    model = Apply(lambda self, x: torch.ops.aten.relu.default(torch.ops.aten.add.Tensor(x, x)))
+    assert names(model, torch.zeros(1)) == [":add#0", ":relu#0"]

@@ -281,3 +281,12 @@ def test_inputs_follow_the_model() -> None:
     assert nested["x"].device.type == "meta"
     assert nested["n"] == 3
     assert _context.device_of(nn.ReLU()).type == "cpu"
+
+
+def test_a_place_is_a_line_or_in_generated_code_the_name_it_assigns() -> None:
+    assert _context.place("/home/me/net.py", 7) == "net.py:7"
+    module = torch.fx.symbolic_trace(nn.Sequential(nn.Flatten(), nn.Linear(6, 2)))
+    file = module.forward.__code__.co_filename
+    lines = [_context.place(file, line) for line in range(1, 12)]
+    assert "_0" in lines
+    assert "_1" in lines

@@ -25,6 +25,7 @@ ROWS = """
     data
     cuts
     tracing
+    programs
     costs
     masking
     game

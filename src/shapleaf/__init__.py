@@ -25,6 +25,7 @@ _PUBLIC = {
     "records": "Graph Scores Plan Receipt Report",
     "data": "batches take",
     "tracing": "trace",
+    "programs": "program",
     "costs": "cost",
     "masking": "masked Zero CalibrationMean",
     "game": "Exact Permutation Path Estimate",

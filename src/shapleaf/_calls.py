@@ -61,7 +61,8 @@ class Calls(TorchFunctionMode):
                 TorchFunctionMode.__exit__(self, None, None, None)
             if out is not NotImplemented:
                 return out
-        place = (self.module, getattr(func, "__name__", "?"))
+        # The ops of an exported program go by names like linear.default.
+        place = (self.module, getattr(func, "__name__", "?").partition(".")[0])
         # A step of a recurrence has the name of its layer: sequences are not all of one length.
         number = args[0] if func is recur else self._counts[place]
         key = f"{place[0]}:{place[1]}#{number}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import linecache
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,13 @@ def culprit(error: BaseException) -> traceback.FrameSummary | None:
     """The last line of the user's own code on the way to an error."""
     frames = traceback.extract_tb(error.__traceback__)
     return next((frame for frame in reversed(frames) if not frame.filename.startswith(LIBRARIES)), None)
+
+
+def place(filename: str, line: int) -> str:
+    """A line of code for a message; of generated code, as in a program, the name that it assigns."""
+    if filename.startswith("<eval_with_key>"):
+        return linecache.getline(filename, line).partition("=")[0].strip()
+    return f"{os.path.basename(filename)}:{line}"
 
 
 def forward(model: nn.Module, inputs: Any) -> Any:

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from . import _context
 from ._store import atomic
 from .errors import DataError, PlanError
 from .integrations import require
+from .programs import exported, one_more
 
 Runner = Callable[[Any], list[Tensor]]
 
@@ -51,11 +51,11 @@ def export(
         raise DataError(f"{target}: the suffix must be .pt2 (torch.export) or .onnx.")
     inputs = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
     if dynamic_batch:  # of a batch of one, the exporter takes the one for a constant
-        inputs = tree_map(_one_more, inputs)
-    more = tree_map(_one_more, inputs) if dynamic_batch else inputs
+        inputs = one_more(inputs)
+    more = one_more(inputs) if dynamic_batch else inputs
     with torch.no_grad(), _context.inference(model), atomic(target) as temporary:
         try:
-            program = torch.export.export(model, inputs, dynamic_shapes=_dynamic(inputs, dynamic_batch))
+            program = exported(model, inputs, dynamic_batch=dynamic_batch)
         except Exception as error:
             raise PlanError(f"the model cannot be exported: {type(error).__name__}: {error}") from error
         run = (_write_pt2 if target.suffix == ".pt2" else _write_onnx)(program, temporary)
@@ -71,21 +71,6 @@ def export(
 
 def _gap(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / a.abs().max().clamp_min(1e-12)) if a.numel() else 0.0
-
-
-def _one_more(leaf: Any) -> Any:
-    return torch.cat([leaf, leaf[:1]]) if isinstance(leaf, Tensor) and leaf.ndim else leaf
-
-
-def _dynamic(inputs: tuple[Any, ...], dynamic: bool) -> Any:
-    if not dynamic:
-        return None
-    batch = torch.export.Dim("batch", min=1)
-    shapes = torch.export.ShapesCollection()
-    for leaf in _context.tensors(inputs):
-        if leaf.ndim:
-            shapes[leaf] = {0: batch}
-    return shapes
 
 
 def _write_pt2(program: Any, path: Path) -> Runner:

@@ -71,6 +71,25 @@ def test_broadcasting_does_not_hold_an_axis_but_full_length_does() -> None:
     assert set(reasons(flow, root).values()) == {"full"}
 
 
+def test_a_view_keeps_its_units_where_one_of_its_axes_is_held() -> None:
+    """Six labels as two rows of three meet a tensor that tells columns apart, but not rows."""
+    flow, (row, other) = labeling((6,), (1, 3))
+    view, columns = flow.of(row)[0].view(2, 3), flow.of(other)[0]
+    (result,) = flow.meet([([view], (2, 3)), ([columns], (2, 3))], (2, 3), "full")
+    assert result.shape == (1, 3)
+    assert flow.solve().tolist() == [0, 1, 2, 3, 1, 2, 3, 1, 2, 3]
+
+
+def test_a_statistic_blurs_along_its_axes() -> None:
+    flow = Labeling()
+    view = torch.arange(1, 7).view(1, 2, 3)
+    for axes in ((1,), (2,), None):
+        flow.blur(view, "why", axes)
+    assert [table.tolist() for table, _ in flow.inexact] == [
+        [[1, 2, 3], [4, 5, 6]], [[1, 4], [2, 5], [3, 6]], [[1], [2], [3], [4], [5], [6]],
+    ]  # fmt: skip
+
+
 def test_a_class_with_a_frozen_member_must_stay_and_says_why() -> None:
     flow, (a, b) = labeling((3,), (3,))
     flow.unite(flow.of(a)[0], flow.of(b)[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import shapleaf as sl
-from shapleaf.tracing.sizes import Attribute, Size, along, arrivals, shape_of, tagged
+from shapleaf.tracing.sizes import Attribute, Size, along, arrivals, loose, shape_of, tagged
 from zoo import Apply, example, half_plan, prove, settle, state
 
 VECTORS, TOKENS = example(2, 6), example(2, 5, 6)
@@ -115,11 +116,44 @@ def test_where_sizes_arrive(name: str, args: tuple[Any, ...], axes: list[int]) -
     assert [axis for _, _, axis in arrivals(name, (out, *args), {}, out)] == axes
 
 
-def test_equal_parts_arrive_and_unequal_do_not() -> None:
+def test_sizes_of_the_ops_of_a_program_arrive() -> None:
+    x, four, six = torch.zeros(2, 8, 6), Size.of(4, "n"), Size.of(6, "m")
+    assert [(s, a) for s, _, a in arrivals("layer_norm", (x, [six]), {}, x)] == [(6, 2)]
+    (found,) = arrivals("conv1d", (x, x, None, [1], [0], [1], four), {}, x)
+    assert (found[0].factor, found[0], found[2]) == (2, 8, 1)
+    bounds = [*arrivals("slice", (x, 1, four, six), {}, x[:, 4:6])]
+    assert [(int(s), t is x, a) for s, t, a in bounds] == [(4, True, 1), (6, True, 1)]
+    assert [*arrivals("slice", (x, 2, 0, Size.of(9, "k")), {}, x)] == []  # beyond the end
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "expected"),
+    [
+        ("split", ([Size.of(5, "n"), Size.of(3, "m")], 1), True),
+        ("split", ([Size.of(5, "n"), 3], 1), False),
+        ("split", (Size.of(4, "n"), 1), False),  # the last part may be shorter
+        ("slice", (1, 0, Size.of(4, "n")), True),
+        ("slice", (1, Size.of(4, "n"), sys.maxsize), True),
+        ("slice", (1, 0, 4), False),
+        ("slice", (1, -4, sys.maxsize), False),
+        ("slice", (1, 0, Size.of(4, "n"), 2), False),
+        ("view", (2, Size.of(4, "n"), 2), False),
+    ],
+)
+def test_parts_are_loose_where_every_one_has_a_size_of_its_own(
+    name: str, args: tuple[Any, ...], expected: bool
+) -> None:
+    assert loose(name, (torch.zeros(2, 8), *args)) == expected
+
+
+def test_every_part_of_a_split_arrives_by_its_own_size() -> None:
     x, four = torch.zeros(2, 8), Size.of(4, "n")
     assert [a for *_, a in arrivals("split", (x, four), {"dim": -1}, x.split(4, 1))] == [1]
-    assert [a for *_, a in arrivals("split", (x, [four, four], 1), {}, x.split(4, 1))] == [1]
-    assert [*arrivals("split", (x, [Size.of(5, "n"), 3], 1), {}, x.split([5, 3], 1))] == []
+    assert [a for *_, a in arrivals("split", (x, [four, four], 1), {}, x.split(4, 1))] == [1, 1]
+    five, (part, rest) = Size.of(5, "n"), x.split([5, 3], 1)
+    ((size, tensor, axis),) = arrivals("split", (x, [five, 3], 1), {}, (part, rest))
+    assert (size, axis) == (five, 1)
+    assert tensor is part
     (found,) = arrivals("group_norm", (x, four), {}, x)
     assert (found[0].factor, found[2]) == (2, 1)
 

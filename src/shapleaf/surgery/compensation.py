@@ -18,6 +18,7 @@ from ..data import batches
 from ..errors import PlanError
 from ..layers.recurrent import recur
 from ..masking import CalibrationMean, Fill, Gates, Masks, Reader
+from ..programs import Program
 from ..records import Plan
 
 
@@ -130,7 +131,8 @@ def _fold(model: nn.Module, plan: Plan, meter: _Shift) -> Changes:
     added: dict[tuple[str, int], list[Tensor]] = {}
     without: dict[str, dict[str, Tensor]] = {}
     for call, shift in meter.shifts.items():
-        if weights[call] is None:
+        weight = weights[call]
+        if weight is None:
             continue
         channel = 1 if ":conv" in call else shift.ndim - 1
         mine = shift.mean([axis for axis in range(shift.ndim) if axis != channel])
@@ -140,8 +142,7 @@ def _fold(model: nn.Module, plan: Plan, meter: _Shift) -> Changes:
             start = int(bias.storage_offset() - whole.storage_offset())
             added.setdefault((names[id(whole)], start), []).append(mine)
         else:
-            _check_layer(model, call, weights[call], names)
-            without.setdefault(call.rpartition(":")[0], {})[call] = mine
+            without.setdefault(_layer(model, call, weight, names), {})[call] = mine
     changes = Changes()
     for (name, start), shifts in added.items():
         # Several calls of one layer get their average; a part of a bias what is added there.
@@ -158,19 +159,22 @@ def _fold(model: nn.Module, plan: Plan, meter: _Shift) -> Changes:
     return changes
 
 
-def _check_layer(model: nn.Module, call: str, weight: str | None, names: dict[int, str]) -> None:
-    """Whether a layer without bias can be given one."""
-    module = model.get_submodule(call.rpartition(":")[0])
-    if (
-        not isinstance(module, nn.Linear | _ConvNd)
-        or names.get(id(module.weight)) != weight
-        or module.bias is not None
-    ):
+def _layer(model: nn.Module, call: str, weight: str, names: dict[int, str]) -> str:
+    """The layer without bias that can be given one."""
+    if isinstance(model, Program):
+        name, found = weight.rpartition(".")[0], bool(model.reader(weight))
+    else:
+        name = call.rpartition(":")[0]
+        layer = model.get_submodule(name)
+        found = isinstance(layer, nn.Linear | _ConvNd) and names.get(id(layer.weight)) == weight
+        found = found and layer.bias is None
+    if not found:
         raise PlanError(
             f"the mean of removed units cannot be folded behind {weight}, which {call} reads: "
             "it adds no bias of its own, and is no Linear or convolution that could be given one. Prune "
             "without FoldMean."
         )
+    return name
 
 
 def add_bias(model: nn.Module, name: str, value: Tensor) -> None:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from ..cuts import attributes, slicing
 from ..errors import PlanError
+from ..programs import instead
 from ..records import Edit, Plan, Receipt
 from . import optimizers
 from .compensation import Changes, Compensation, add_bias
@@ -90,7 +91,7 @@ def prune_(
     plan.graph.check(model)
     for name in plan.pruned:
         if plan.graph[name].blocked:
-            raise PlanError(f"group {name} cannot lose units: {plan.graph[name].blocked}.")
+            raise PlanError(f"group {name} cannot lose units: {plan.graph[name].blocked}.{instead(model)}")
     changes = compensate.changes(model, plan) if compensate else Changes()
     what = slicing.cuts(plan)
     edits: list[Edit] = []

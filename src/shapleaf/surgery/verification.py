@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .. import _context
 from ..errors import PlanError
 from ..masking import Gates, Masked
+from ..programs import instead
 from ..records import Plan
 from ..tracing.inputs import imitate
 from ..tracing.norms import layer_norm
@@ -71,6 +71,7 @@ class Proof:
         return (
             "A size in its Python code does not follow its weights; keep the groups that it concerns "
             f"(of {', '.join(self._plan.pruned[:6])}), or compute it from a tensor's shape."
+            f"{instead(self._model)}"
         )
 
     def _run(self, function: nn.Module, *, sums: bool = False) -> list[Tensor]:
@@ -81,7 +82,7 @@ class Proof:
 def _line(error: Exception) -> str:
     """The line of the user's code that failed."""
     line = _context.culprit(error.__cause__ or error)
-    return f" ({os.path.basename(line.filename)}:{line.lineno}: {line.line})" if line else ""
+    return f" ({_context.place(line.filename, line.lineno or 0)}: {line.line})" if line else ""
 
 
 def relative_gap(expected: list[Tensor], received: list[Tensor]) -> tuple[float, float]:

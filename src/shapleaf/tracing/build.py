@@ -78,7 +78,8 @@ def _blurs(units: Units) -> dict[int, str]:
     """Group number to the first reason why it is not exact."""
     found: dict[int, str] = {}
     for labels, why in units.flow.inexact:
-        for number in units.groups_of(labels):
+        classes = units.root[labels]
+        for number in units.groups_of(labels[:, (classes != classes[:1]).any(0)]):
             found.setdefault(number, why)
     return found
 

@@ -7,7 +7,7 @@ along. Label 0 means "must stay": an axis on which no field varies is an axis of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -119,14 +119,16 @@ class Labeling:
         """These labels must stay, for the reason given."""
         self.frozen.append((np.unique(labels.numpy()), reason))
 
-    def blur(self, labels: Tensor, reason: str) -> None:
-        """Removing these labels changes a statistic: masking and slicing differ."""
-        self.inexact.append((np.unique(labels.numpy()), reason))
+    def blur(self, labels: Tensor, reason: str, axes: Iterable[int] | None = None) -> None:
+        """A statistic along these axes, or all: if units lie there, masking and slicing differ."""
+        along = [axis for axis in (range(labels.ndim) if axes is None else axes) if varies(labels, axis)]
+        table = labels.movedim(along, [*range(len(along))]).flatten(0, len(along) - 1).flatten(1)
+        self.inexact.append((table.numpy(), reason))
 
     def use(self, tensor: Tensor) -> None:
         """Something reads a tensor: a statistic over units that nobody reads says nothing about them."""
-        for labels, reason in self.statistics.pop(tensor, ()):
-            self.blur(labels, reason)
+        for statistic in self.statistics.pop(tensor, ()):
+            self.blur(*statistic)
 
     def grid(self, labels: Tensor, pinned: Sequence[int] = ()) -> None:
         """A labelled axis that code split into several: whatever goes, they must stay a grid.
@@ -148,7 +150,7 @@ class Labeling:
     ) -> Fields:
         """Fields of an elementwise result: labels at the same place become one.
 
-        An operand that has full length along an axis but no identity there holds that axis.
+        An operand that has full length along an axis but no identity there keeps that axis as long as it is.
         """
         rank = len(shape)
         aligned = [
@@ -163,7 +165,12 @@ class Labeling:
             if shape[axis] > 1 and any(
                 size[axis] > 1 and not any(varies(f, axis) for f in fields) for fields, size in aligned
             ):
-                held += [f for fields, _ in aligned for f in fields if varies(f, axis)]
+                for fields, _ in aligned:
+                    held += [f for f in fields if axes_of(f) == (axis,)]
+                    # Of a view, what meets it goes along all of that axis or not at all.
+                    fields[:] = [
+                        self.close(f, axis) if len(axes_of(f)) > 1 and varies(f, axis) else f for f in fields
+                    ]
         for labels in held:
             self.freeze(labels, reason)
         result: Fields = []

@@ -12,7 +12,7 @@ def layer_norm(op: OpCall) -> None:
     axes = range(source.ndim - len(shape), source.ndim)
     for labels in op.flow.of(source):
         if any(varies(labels, axis) for axis in axes):
-            op.flow.blur(labels, op.why("normalises over units"))
+            op.flow.blur(labels, op.why("normalises over units"), axes)
     operands = [(op.flow.of(tensor), tensor.shape) for tensor in op.tensors]
     op.give(op.outputs[0], op.flow.meet(operands, source.shape, op.why("normalises without units")))
 

@@ -30,7 +30,7 @@ class Consumed(NamedTuple):
 
 @dataclass(slots=True)
 class OpCall:
-    """One ATen call on its way through the rules."""
+    """One ATen call on its way through the rules; where ``loose``, the lengths of its parts can follow."""
 
     func: Any
     args: tuple[Any, ...]
@@ -40,6 +40,7 @@ class OpCall:
     name: str
     place: Callable[[], str]
     key: str
+    loose: bool = False
     consumed: list[Consumed] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
 

@@ -79,7 +79,7 @@ def rotate(op: OpCall) -> None:
 
 
 def split(op: OpCall) -> None:
-    """Equal parts of a labelled axis must stay equal; unequal ones cannot shrink."""
+    """Equal parts of a labelled axis must stay equal; unequal ones cannot shrink, if the code fixes them."""
     source, dim = op.tensors[0], op.arg(2, "dim", 0) % op.tensors[0].ndim
     lengths = {out.shape[dim] for out in op.outputs}
     for labels in op.flow.of(source):
@@ -87,7 +87,7 @@ def split(op: OpCall) -> None:
             if len(axes_of(labels)) > 1:
                 op.flow.grid(labels, pinned=(dim,))
             elif len(lengths) > 1:
-                op.freeze([labels], "the sizes of the parts are fixed in the code")
+                op.freeze([] if op.loose else [labels], "the sizes of the parts are fixed in the code")
             else:
                 parts = labels.split(op.outputs[0].shape[dim], dim)
                 op.flow.splits.append(tuple(part.reshape(-1).numpy() for part in parts))
@@ -103,7 +103,7 @@ def cut(op: OpCall) -> None:
     for labels in op.flow.of(source) if not whole else ():
         if varies(labels, dim) and len(axes_of(labels)) > 1:
             op.flow.grid(labels, pinned=(dim,))
-        elif varies(labels, dim):
+        elif varies(labels, dim) and not op.loose:
             op.freeze([labels], "takes a part with fixed bounds")
     move(op)
 
@@ -201,7 +201,7 @@ def reduce(op: OpCall, exact: bool = False) -> None:
                 op.consume(source, labels)
             if not (exact and op.active(source)):
                 for out in op.outputs:
-                    op.flow.statistics.setdefault(out, []).append((labels, op.why(STATISTICS[0])))
+                    op.flow.statistics.setdefault(out, []).append((labels, op.why(STATISTICS[0]), axes))
         elif mine & axes:
             op.freeze([labels], "reduces a part of a view")
         else:
@@ -223,7 +223,7 @@ def normalise(op: OpCall) -> None:
     dim = op.args[1] % source.ndim
     for labels in op.flow.of(source):
         if varies(labels, dim):
-            op.flow.blur(labels, op.why(STATISTICS[1]))
+            op.flow.blur(labels, op.why(STATISTICS[1]), [dim])
     op.give(op.outputs[0], list(op.flow.of(source)))
 
 
@@ -242,7 +242,7 @@ def batch_norm(op: OpCall) -> None:
     source = op.args[0]
     for labels in op.flow.of(source):
         if set(axes_of(labels)) - {1}:
-            op.flow.blur(labels, op.why(STATISTICS[0]))
+            op.flow.blur(labels, op.why(STATISTICS[0]), {*axes_of(labels)} - {1})
     operands = [(op.flow.of(source), source.shape), *op.per_channel(*op.tensors[1:])]
     fields = op.flow.meet(operands, source.shape, op.why("normalises channels without units"))
     op.give(op.outputs[0], fields)

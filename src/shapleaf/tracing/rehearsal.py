@@ -8,7 +8,6 @@ marked, with the line that failed.
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -112,7 +111,7 @@ def _where(error: Exception) -> str:
     """The line of the user's code that failed, and how."""
     cause = error.__cause__ or error if isinstance(error, DataError) else error
     line = _context.culprit(cause)
-    place = f"{os.path.basename(line.filename)}:{line.lineno}" if line else "the model's code"
+    place = _context.place(line.filename, line.lineno or 0) if line else "the model's code"
     return f"{place} holds a size that does not follow: {_line(cause)}"
 
 

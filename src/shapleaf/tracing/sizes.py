@@ -121,11 +121,11 @@ def shape_of(tensor: Tensor, shape: torch.Size, fields: Sequence[Tensor]) -> tor
     return torch.Size(sizes)
 
 
-def along(fields: Sequence[Tensor], axis: int) -> Tensor | None:
-    """The labels at each place along an axis, (places, labels), where a field varies along it."""
+def along(fields: Sequence[Tensor], axis: int, places: int | None = None) -> Tensor | None:
+    """The labels at each place along an axis, or the first, (places, labels), if a field varies along it."""
     for labels in fields:
         if labels.shape[axis] > 1:
-            flat = labels.movedim(axis, 0)
+            flat = labels.movedim(axis, 0)[:places]
             return flat.reshape(len(flat), -1)
     return None
 
@@ -133,26 +133,49 @@ def along(fields: Sequence[Tensor], axis: int) -> Tensor | None:
 def arrivals(
     name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
 ) -> Iterator[tuple[Size, Tensor, int]]:
-    """The sizes among a call's arguments, with the axis of the result that each names."""
+    """The sizes among a call's arguments, with the tensor and the axis whose first places each counts.
+
+    It is the whole of an axis of a result; only the bounds of a slice lie along its operand.
+    """
     results = [out] if isinstance(out, Tensor) else [o for o in out or () if isinstance(o, Tensor)]
-    if not results:
-        return
+    for tensor, axis, size in _named(name, args, kwargs, results) if results else ():
+        if isinstance(size, Size) and size <= tensor.shape[axis]:
+            yield size, tensor, axis
+
+
+def _named(
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], results: Sequence[Tensor]
+) -> Iterator[tuple[Tensor, int, Any]]:
+    """Tensor, axis and what the call names as its size."""
     result = results[0]
     if name in ("view", "reshape", "expand", "broadcast_to"):
         given = args[1] if len(args) == 2 and isinstance(args[1], tuple | list) else args[1:]
-        sizes = list(enumerate(given)) if len(given) == result.ndim else []
+        if len(given) == result.ndim:
+            yield from ((result, axis, size) for axis, size in enumerate(given))
     elif name == "unflatten" and len(args) > 2:
         first = int(args[1]) % (result.ndim - len(args[2]) + 1)
-        sizes = [(first + i, size) for i, size in enumerate(args[2])]
+        yield from ((result, first + i, size) for i, size in enumerate(args[2]))
     elif name in ("split", "split_with_sizes"):
         dim = int(kwargs.get("dim", args[2] if len(args) > 2 else 0)) % result.ndim
         parts = args[1] if isinstance(args[1], tuple | list) else [args[1]]
-        sizes = [(dim, parts[0])] if len({int(part) for part in parts}) == 1 else []
-    elif name == "group_norm":
-        groups = kwargs.get("num_groups", args[1] if len(args) > 1 else 1)
-        sizes = [(1, groups * (result.shape[1] // int(groups)))]
-    else:
-        sizes = []
-    for axis, size in sizes:
-        if isinstance(size, Size):
-            yield size, result, axis
+        yield from ((part, dim, size) for part, size in zip(results, parts, strict=False))
+    elif name in ("layer_norm", "rms_norm"):
+        given = kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())
+        yield from ((result, axis, size) for axis, size in enumerate(given, result.ndim - len(given)))
+    elif name == "slice":
+        yield from ((args[0], int(args[1]), bound) for bound in args[2:4])
+    elif name == "group_norm" or name.startswith("conv"):
+        position = 1 if name == "group_norm" else 6
+        groups = args[position] if len(args) > position else kwargs.get("num_groups", kwargs.get("groups", 1))
+        if isinstance(groups, Size):
+            yield result, 1, groups * (result.shape[1] // groups)
+
+
+def loose(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether a split or a slice names its parts by sizes that can follow, each by one of its own."""
+    if name in ("split", "split_with_sizes"):
+        return isinstance(args[1], tuple | list) and all(isinstance(size, Size) for size in args[1])
+    if name != "slice" or len(args) > 4:
+        return False
+    length = args[0].shape[args[1]]
+    return all(bound in (None, 0) or bound > length or isinstance(bound, Size) for bound in args[2:])

@@ -46,7 +46,7 @@ class Units:
 
     def length(self, labels: Tensor | None, size: int) -> Length:
         """How long an axis is under a plan, given the labels at each place, (places, labels)."""
-        if labels is None or (self.root[labels.numpy()] == self.root[labels[:1].numpy()]).all():
+        if labels is None or self._constant(labels):
             return Fraction(size), {}
         flat = labels[:, 0].numpy()
         group = self.group[flat]
@@ -56,6 +56,21 @@ class Units:
             if g >= 0
         }
         return Fraction(int((group < 0).sum())), terms
+
+    def even(self, labels: Tensor) -> bool:
+        """Whether an axis carries every unit of its groups equally often, so that numbers say its length."""
+        if self._constant(labels):
+            return True
+        flat = labels[:, 0].numpy()
+        counts = (
+            np.bincount(self.unit[flat][self.group[flat] == number], minlength=len(self.members[number]))
+            for number in self.groups_of(flat)
+        )
+        return all((count == count[0]).all() for count in counts)
+
+    def _constant(self, labels: Tensor) -> bool:
+        """Whether an axis of a view stays as it is: all its places hold the same units."""
+        return bool((self.root[labels.numpy()] == self.root[labels[:1].numpy()]).all())
 
 
 def solve(flow: Labeling, read: Sequence[Tensor], uses: Sequence[Use]) -> tuple[Units, list[tuple[int, int]]]:
@@ -94,6 +109,9 @@ def _settle(units: Units, uses: Sequence[Use]) -> tuple[list[tuple[int, int]], t
         if isinstance(use.origin, Tensor):
             first, wanted = use, units.length(use.origin, len(use.origin))
         else:
+            if use.labels is not None and not units.even(use.labels):
+                free = use.labels[torch.from_numpy(units.group[use.labels.numpy()] >= 0)]
+                return ties, (free, f"{use.origin} counts some of these units only ({use.place})")
             first, wanted = known.setdefault(use.origin, (use, mine))
         if mine == wanted:
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ from .labels import Labeling
 from .opcall import Consumed, Contraction, OpCall, Rule
 from .ops import MOVEMENTS, RULES, rule_for
 from .rehearsal import rehearse
-from .sizes import Size, Use, along, arrivals, shape_of, tagged
+from .sizes import Size, Use, along, arrivals, loose, shape_of, tagged
 
 _SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
@@ -94,7 +93,7 @@ class Tracer(Calls):
         self.trail, self.flow, self.rules, self.record = trail, trail.flow, rules, record
         self._ops = _Ops(self._see)
         self._call = ""
-        self._dropping = False
+        self._dropping = self._loose = False
         self._consumed: list[Consumed] = []
         self._origin: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._sources: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -126,11 +125,12 @@ class Tracer(Calls):
             if name in SIZED or (name == "group_norm" and _literal(*args[1:2], **kwargs)):
                 self.hold(leaves[position], f"{name} in {self._place()} holds its sizes as integers")
         self._call, self._consumed, self._dropping = key, [], name in DROPOUTS
+        self._loose = loose(name, args)
         contracted = len(self.trail.contractions)
         try:
             out = func(*args, **kwargs)
         finally:
-            self._call, self._dropping, read = "", False, self._consumed
+            self._call, self._dropping, self._loose, read = "", False, False, self._consumed
         if name in LEAKS:
             self._leak(name, leaves)
         if isinstance(out, Tensor) and leaves and (name in DROPOUTS or func == _DATA):
@@ -142,11 +142,10 @@ class Tracer(Calls):
             self._read(key, before, consumed, places)
         self._origin = WeakTensorKeyDictionary()
         if any(isinstance(leaf, Size) for leaf in tree_leaves((args, kwargs))):
-            for size, result, axis in arrivals(name, args, kwargs, out):
-                labels = along(self.flow.of(result), axis)
-                use = Use(size.origin, size.factor, labels, result.shape[axis], self._place())
-                self.trail.uses.append(use)
-        if func == _SHAPE or (name == "size" and leaves):
+            for size, tensor, axis in arrivals(name, args, kwargs, out):
+                labels = along(self.flow.of(tensor), axis, size)
+                self.trail.uses.append(Use(size.origin, size.factor, labels, int(size), self._place()))
+        if func == _SHAPE or (name in ("size", "sym_size") and leaves):
             return self._measured(leaves[0], out, args)
         self._pair(key, name, leaves, out, len(self.trail.contractions) == contracted + 1)
         return out
@@ -231,7 +230,8 @@ class Tracer(Calls):
             self.flow.freeze(labels, reason)
 
     def _see(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-        op = OpCall(func, args, kwargs, out, self.flow, func.overloadpacket.__name__, self._place, self._call)
+        name = func.overloadpacket.__name__
+        op = OpCall(func, args, kwargs, out, self.flow, name, self._place, self._call, self._loose)
         self._note(op)
         if self._dropping:
             return
@@ -269,7 +269,7 @@ class Tracer(Calls):
         frame = sys._getframe(1)
         while frame.f_back and frame.f_code.co_filename.startswith(_context.LIBRARIES):
             frame = frame.f_back
-        where = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+        where = _context.place(frame.f_code.co_filename, frame.f_lineno)
         return f"{self.module or 'the model'}, {where}"
 
 
