@@ -38,8 +38,7 @@ def resize(model: nn.Module, plan: Plan) -> tuple[Edit, ...]:
     edits = []
     for size in plan.graph.sizes:
         module = model.get_submodule(size.module)
-        terms = zip(size.axis.groups, size.axis.per_unit, strict=True)
-        after = size.axis.fixed + round(sum(n * len(plan.keep[group]) for group, n in terms))
+        after = plan.length(size.axis)
         value = getattr(module, size.attribute)
         before = value if size.index is None else value[size.index]
         if before != after:

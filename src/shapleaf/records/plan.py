@@ -11,7 +11,7 @@ import torch
 
 from ..errors import PlanError
 from ._base import Part, Record
-from .graph import Graph
+from .graph import Axis, Graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,6 +67,11 @@ class Plan(Record):
             counts = {name: len(self.keep[name]) for name in tie}
             if len(set(counts.values())) > 1:
                 raise PlanError(f"tied groups must keep equal numbers of units; received {counts}.")
+
+    def length(self, axis: Axis) -> int:
+        """How long an axis is that some of the units lie along."""
+        terms = zip(axis.groups, axis.per_unit, strict=True)
+        return axis.fixed + round(sum(each * len(self.keep[group]) for group, each in terms))
 
     def mask(self, name: str) -> torch.Tensor:
         """A boolean tensor ``(units,)``: True where the unit stays."""

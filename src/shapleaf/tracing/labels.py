@@ -7,7 +7,7 @@ along. Label 0 means "must stay": an axis on which no field varies is an axis of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,7 +75,8 @@ class Owner:
 class Labeling:
     """All labels of one trace, and everything the ops said about them.
 
-    ``active`` holds the tensors that depend on the inputs, and whether on parameters as well.
+    ``active`` holds the tensors that depend on the inputs, and whether on parameters as well;
+    ``places`` those whose values number units, and the labels of these.
     """
 
     owners: list[Owner] = field(default_factory=list)
@@ -86,6 +87,7 @@ class Labeling:
     splits: list[tuple[np.ndarray, ...]] = field(default_factory=list)
     grids: list[tuple[np.ndarray, tuple[int, ...]]] = field(default_factory=list)
     fields: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
+    places: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     active: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
 
     def own(self, name: str, tensor: Tensor) -> None:
@@ -136,6 +138,34 @@ class Labeling:
         self.unite(labels, first)
         return first
 
+    def pin(self, labels: Tensor, axes: Iterable[int], reason: str) -> Fields:
+        """What is left of a field where these axes must keep all their places.
+
+        In a view, units that are whole along them: a head with all its dimensions. Else nothing may go.
+        """
+        crossed = [axis for axis in axes if varies(labels, axis)]
+        if crossed and len(crossed) == len(axes_of(labels)):
+            self.freeze(labels, reason)
+            return []
+        for axis in crossed:
+            labels = self.close(labels, axis)
+        return [labels]
+
+    def agree(self, mine: Fields, theirs: Fields, reason: str) -> list[tuple[Tensor, Tensor]]:
+        """Unite the fields of two operands that lie along one axis each; the pairs that were united.
+
+        A merged axis may carry several identities, such as heads and their dimensions: they are paired
+        where they part the places in the same way. Otherwise only the first of each may go.
+        """
+        pairs = [(a, b) for a in mine for b in theirs if len(mine) == len(theirs) == 1 or _alike(a, b)]
+        if not len(mine) == len(theirs) == len(pairs):
+            for labels in [*mine[1:], *theirs[1:]]:
+                self.freeze(labels, reason)
+            pairs = [(mine[0], theirs[0])]
+        for a, b in pairs:
+            self.unite(a.reshape(-1), b.reshape(-1))
+        return pairs
+
     def meet(
         self, operands: Sequence[tuple[Fields, Sequence[int]]], shape: Sequence[int], reason: str
     ) -> Fields:
@@ -151,20 +181,17 @@ class Labeling:
             )
             for fields, size in operands
         ]
-        held: Fields = []
-        for axis in range(rank):
-            if shape[axis] > 1 and any(
-                size[axis] > 1 and not any(varies(f, axis) for f in fields) for fields, size in aligned
-            ):
-                held += [f for fields, _ in aligned for f in fields if varies(f, axis)]
-        for labels in held:
-            self.freeze(labels, reason)
+        blank = [
+            axis
+            for axis in range(rank)
+            if shape[axis] > 1
+            and any(size[axis] > 1 and not any(varies(f, axis) for f in fields) for fields, size in aligned)
+        ]
         result: Fields = []
         for fields, _ in aligned:
             known = list(result)
-            for mine in fields:
-                if any(mine is labels for labels in held):
-                    continue  # what must stay is as good as no label
+            pinned = [left for labels in fields for left in self.pin(labels, blank, reason)]
+            for mine in self._several(pinned, known, reason):
                 axes = set(axes_of(mine))
                 meets = [other for other in known if axes & set(axes_of(other))]
                 for other in meets:
@@ -175,6 +202,15 @@ class Labeling:
                     result = [f for f in result if not any(f is other for other in said)]
                     result.append(mine)
         return result
+
+    def _several(self, fields: Fields, known: Fields, reason: str) -> Fields:
+        """The fields left to meet, after those along axes of which one side tells several identities."""
+        for axes in {axes_of(f) for f in fields if len(axes_of(f)) == 1}:
+            mine, theirs = ([f for f in side if axes_of(f) == axes] for side in (fields, known))
+            if theirs and len(mine) + len(theirs) > 2:
+                self.agree(mine, theirs, reason)
+                fields = [f for f in fields if axes_of(f) != axes]
+        return fields
 
     def solve(self) -> np.ndarray:
         """The representative of every label; 0 for the labels that must stay.
@@ -216,6 +252,12 @@ def _columns(pairs: Sequence[Pairs]) -> Pairs:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     left, right = zip(*pairs, strict=True)
     return np.concatenate(left), np.concatenate(right)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Whether two fields along one axis each tell the same places apart."""
+    both = torch.stack([a.reshape(-1), b.reshape(-1)], 1).unique(dim=0)
+    return len(both) == len(a.unique()) == len(b.unique())
 
 
 def _square(root: np.ndarray, grid: np.ndarray, pinned: tuple[int, ...]) -> list[Pairs]:

@@ -130,16 +130,39 @@ def along(fields: Sequence[Tensor], axis: int) -> Tensor | None:
     return None
 
 
+VIEWS = frozenset("view reshape unflatten".split())
+"""Functions that are told how to part an axis."""
+MADE = frozenset("expand broadcast_to zeros ones full empty new_zeros new_ones new_full new_empty".split())
+"""Functions whose result is the same all along an axis whose length they are told."""
+
+TOLD = VIEWS | MADE | {"split", "split_with_sizes", "group_norm"}
+"""Functions that are told sizes of their result."""
+
+
+def measured(name: str, size: Size, args: tuple[Any, ...], result: Tensor, axis: int) -> Tensor | None:
+    """The labels of a new axis that the code made to the measure of a labelled one."""
+    if name not in MADE or not isinstance(size.origin, Tensor) or size.factor != 1 or size.origin.shape[1] > 1:
+        return None
+    source = axis - result.ndim
+    if name in ("expand", "broadcast_to") and -source <= args[0].ndim and args[0].shape[source] > 1:
+        return None
+    shape = [1] * result.ndim
+    shape[axis] = len(size.origin)
+    return size.origin.reshape(shape)
+
+
 def arrivals(
     name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
-) -> Iterator[tuple[Size, Tensor, int]]:
-    """The sizes among a call's arguments, with the axis of the result that each names."""
+) -> Iterator[tuple[int, Tensor, int]]:
+    """The lengths of axes of its result that a call was told: sizes of known origin and plain numbers."""
     results = [out] if isinstance(out, Tensor) else [o for o in out or () if isinstance(o, Tensor)]
     if not results:
         return
     result = results[0]
-    if name in ("view", "reshape", "expand", "broadcast_to"):
-        given = args[1] if len(args) == 2 and isinstance(args[1], tuple | list) else args[1:]
+    sizes: list[tuple[int, int]] = []
+    if name in MADE or name in ("view", "reshape"):
+        given = args[1:] if isinstance(args[0], Tensor) else args
+        given = given[0] if given and isinstance(given[0], tuple | list) else given
         sizes = list(enumerate(given)) if len(given) == result.ndim else []
     elif name == "unflatten" and len(args) > 2:
         first = int(args[1]) % (result.ndim - len(args[2]) + 1)
@@ -151,8 +174,6 @@ def arrivals(
     elif name == "group_norm":
         groups = kwargs.get("num_groups", args[1] if len(args) > 1 else 1)
         sizes = [(1, groups * (result.shape[1] // int(groups)))]
-    else:
-        sizes = []
     for axis, size in sizes:
-        if isinstance(size, Size):
+        if isinstance(size, int) and size >= 0:
             yield size, result, axis

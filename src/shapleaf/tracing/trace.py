@@ -8,12 +8,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import _context
@@ -22,11 +22,11 @@ from ..errors import DataError, TraceError
 from ..records import Graph
 from .build import build
 from .inputs import describe, plain
-from .labels import Labeling
+from .labels import Labeling, axes_of
 from .opcall import Consumed, Contraction, OpCall, Rule
 from .ops import MOVEMENTS, RULES, rule_for
 from .rehearsal import rehearse
-from .sizes import Size, Use, along, arrivals, shape_of, tagged
+from .sizes import TOLD, VIEWS, Size, Use, along, arrivals, measured, shape_of, tagged
 
 _SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
@@ -38,6 +38,8 @@ LEAKS = frozenset(
     "_local_scalar_dense equal numpy tolist __array__ __dlpack__ data_ptr untyped_storage".split()
 )
 """Ops and functions that hand a tensor's values to Python, which may go another way for other values."""
+ALIGNED = frozenset("normalize take_along_dim expand_as".split())
+"""Functions that expand one of their arguments to the measure of another."""
 SIZED = frozenset("multi_head_attention_forward lstm gru rnn_tanh rnn_relu".split())
 """Functions whose modules hold sizes that surgery does not know: what they read must stay."""
 
@@ -54,6 +56,14 @@ class Reading:
     shape: torch.Size
 
 
+class View(NamedTuple):
+    """Code told a view the length of an axis with these labels, (places, labels), by a plain number."""
+
+    call: str
+    axis: int
+    labels: Tensor
+
+
 @dataclass(slots=True)
 class Trail:
     """Everything the runs left behind."""
@@ -64,6 +74,7 @@ class Trail:
     dropouts: list[tuple[str, Tensor]] = field(default_factory=list)
     norms: list[tuple[str, str]] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
+    views: list[View] = field(default_factory=list)
     forks: list[str] = field(default_factory=list)
     reached: set[int] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
@@ -94,7 +105,8 @@ class Tracer(Calls):
         self.trail, self.flow, self.rules, self.record = trail, trail.flow, rules, record
         self._ops = _Ops(self._see)
         self._call = ""
-        self._dropping = False
+        self._whole = False
+        self._leaves: list[Tensor] = []
         self._consumed: list[Consumed] = []
         self._origin: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._sources: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -119,37 +131,49 @@ class Tracer(Calls):
 
     def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = key.rpartition(":")[2].partition("#")[0]
-        leaves = _context.tensors((args, kwargs))
+        whole = name in DROPOUTS or (name == "pad" and "circular" in (*args, *kwargs.values()))
+        self._leaves = leaves = _context.tensors((args, kwargs))
         before = [(leaf, list(self.flow.of(leaf)), self._source(leaf)) for leaf in leaves]
         for position in reversed(range(len(leaves))):
             self._origin[leaves[position]] = position
             if name in SIZED or (name == "group_norm" and _literal(*args[1:2], **kwargs)):
                 self.hold(leaves[position], f"{name} in {self._place()} holds its sizes as integers")
-        self._call, self._consumed, self._dropping = key, [], name in DROPOUTS
+        self._call, self._consumed, self._whole = key, [], whole
         contracted = len(self.trail.contractions)
         try:
             out = func(*args, **kwargs)
         finally:
-            self._call, self._dropping, read = "", False, self._consumed
+            self._call, self._whole, read = "", False, self._consumed
         if name in LEAKS:
             self._leak(name, leaves)
-        if isinstance(out, Tensor) and leaves and (name in DROPOUTS or func == _DATA):
-            self._pass(leaves[0], out)
+        if isinstance(out, Tensor) and leaves and (whole or func == _DATA):
+            padded = [axis for axis, size in enumerate(out.shape) if size != leaves[0].shape[axis]]
+            self._pass(leaves[0], out, padded)
         if name in DROPOUTS and self.record:
             self.trail.dropouts += [(self.module, labels) for labels in before[0][1]]
         places: dict[int, list[Tensor]] = {}
         for consumed in read:
             self._read(key, before, consumed, places)
         self._origin = WeakTensorKeyDictionary()
-        if any(isinstance(leaf, Size) for leaf in tree_leaves((args, kwargs))):
-            for size, result, axis in arrivals(name, args, kwargs, out):
-                labels = along(self.flow.of(result), axis)
-                use = Use(size.origin, size.factor, labels, result.shape[axis], self._place())
-                self.trail.uses.append(use)
+        self._sizes(key, name, args, kwargs, out)
         if func == _SHAPE or (name == "size" and leaves):
             return self._measured(leaves[0], out, args)
         self._pair(key, name, leaves, out, len(self.trail.contractions) == contracted + 1)
         return out
+
+    def _sizes(
+        self, key: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+    ) -> None:
+        """Sizes that arrive: those of known origin make axes depend on it, of others the effect is noted."""
+        for size, result, axis in arrivals(name, args, kwargs, out) if name in TOLD else ():
+            if isinstance(size, Size) and (made := measured(name, size, args, result, axis)) is not None:
+                self.flow.fields[result] = [*self.flow.of(result), made]
+            labels = along(self.flow.of(result), axis)
+            if isinstance(size, Size):
+                use = Use(size.origin, size.factor, labels, result.shape[axis], self._place())
+                self.trail.uses.append(use)
+            elif labels is not None and self.record and name in VIEWS:
+                self.trail.views.append(View(key, axis, labels))
 
     def _measured(self, tensor: Tensor, out: Any, args: tuple[Any, ...]) -> Any:
         """A shape, or one length of it, that remembers the labels along its axes."""
@@ -175,10 +199,12 @@ class Tracer(Calls):
         number: int = versions[version]
         return number
 
-    def _pass(self, source: Tensor, out: Tensor) -> None:
-        """The same units, through a call whose ops say nothing of units."""
+    def _pass(self, source: Tensor, out: Tensor, worked: Sequence[int]) -> None:
+        """The same units, through a call whose ops say nothing of units; not along axes that it works on."""
         if out is not source:
-            self.flow.fields[out] = list(self.flow.of(source))
+            reason = f"wraps around units (in {self._place()})"
+            fields = [left for f in self.flow.of(source) for left in self.flow.pin(f, worked, reason)]
+            self.flow.fields[out] = fields
             if source in self.flow.active:
                 self.flow.active[out] = self.flow.active[source]
 
@@ -192,7 +218,10 @@ class Tracer(Calls):
             self.flow.freeze(labels, f"read inside {key}, where units cannot be masked")
             return
         leaf, fields, source = before[position]
-        mine = next(mine for mine in fields if bool(torch.isin(labels, mine).any()))
+        mine = self._mine(consumed, fields, labels)
+        if mine is None:
+            self.flow.freeze(labels, f"{key} reads units that lie along two axes, or only inside of it")
+            return
         place = torch.where(torch.isin(mine, labels), mine, 0)
         known = places.setdefault(position, [])
         if mine.shape[0] > 1 or self._elsewhere(key, position, leaf):
@@ -204,6 +233,14 @@ class Tracer(Calls):
             if self.record:
                 reading = Reading(key, position, place, consumed.reader, source, leaf.shape)
                 self.trail.readings.append(reading)
+
+    def _mine(self, consumed: Consumed, fields: list[Tensor], labels: Tensor) -> Tensor | None:
+        """Which field of the argument the operand's is; movement keeps their order."""
+        moved = [labels is consumed.labels for labels in self.flow.of(consumed.operand)]
+        if len(moved) == len(fields) and any(moved):
+            return fields[moved.index(True)]
+        found = [mine for mine in fields if bool(torch.isin(labels, mine).any())]
+        return found[0] if len(found) == 1 else None
 
     def _elsewhere(self, key: str, position: int, leaf: Tensor) -> bool:
         """Whether, now that there are twice as many examples, another axis than the first has grown."""
@@ -227,7 +264,8 @@ class Tracer(Calls):
             self.trail.forks.append(place)
 
     def hold(self, tensor: Tensor, reason: str) -> None:
-        for labels in self.flow.of(tensor):
+        """All units of a tensor must stay, and those that its values number."""
+        for labels in [*self.flow.of(tensor), *self.flow.places.get(tensor, [])]:
             self.flow.freeze(labels, reason)
 
     def _see(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
@@ -239,16 +277,22 @@ class Tracer(Calls):
             learned = any(self.flow.active.get(t, t.is_floating_point()) for t in op.tensors)
             for result in op.outputs:
                 self.flow.active[result] = learned
-        if self._dropping:
+        if self._whole:
             return
         if op.name in LEAKS:
             self._leak(op.name, op.tensors)
+        for tensor in op.tensors:
+            for labels in self.flow.places.get(tensor, []):
+                self.flow.freeze(labels, op.why("reads which place a unit has"))
         rule = rule_for(func, self.rules)
         rule(op)
-        # An absent unit is as absent in what RMS norm makes of it before it takes the mean.
-        if (rule in MOVEMENTS or ":rms_norm#" in self._call) and op.tensors[0] in self._origin:
-            for result in op.outputs:
-                self._origin[result] = self._origin[op.tensors[0]]
+        if op.name == "expand" and self._call.rpartition(":")[2].partition("#")[0] in ALIGNED:
+            self._align(op.tensors[0], op.outputs[0])
+        # An absent unit is as absent in what RMS norm makes of it before it takes the mean, and in a product.
+        if rule in MOVEMENTS or op.name in ("mul", "div") or ":rms_norm#" in self._call:
+            origin = next((self._origin[t] for t in op.tensors[:1] if t in self._origin), None)
+            for result in op.outputs if origin is not None else ():
+                self._origin[result] = origin
         if self._forked:
             for tensor in op.tensors + op.outputs:
                 self.hold(tensor, self._forked)
@@ -259,6 +303,17 @@ class Tracer(Calls):
         else:
             for consumed in op.consumed:
                 self.flow.freeze(consumed.labels, op.why("read outside any torch function"))
+
+    def _align(self, source: Tensor, out: Tensor) -> None:
+        """Expanded inside a function to the measure of its arguments: new axes have the labels of theirs."""
+        fields = list(self.flow.of(out))
+        for axis in range(-out.ndim, 0):
+            if out.shape[axis] > 1 and (-axis > source.ndim or source.shape[axis] == 1):
+                like = [x for x in self._leaves if x.ndim == out.ndim and x.shape[axis] == out.shape[axis]]
+                found = [f for x in like for f in self.flow.of(x) if axes_of(f) == (axis + out.ndim,)]
+                fields += found[:1]
+        if fields:
+            self.flow.fields[out] = fields
 
     def _place(self) -> str:
         frame = sys._getframe(1)
@@ -320,8 +375,8 @@ def trace(
     except TraceError as error:
         trail.notes.append(f"train mode was not traced: {error}")
     _hold_unseen_ways(model, trail)
-    graph = build(model, trail, describe(example_inputs), _examples(example_inputs))
-    return rehearse(model, graph, example_inputs)
+    graph, views = build(model, trail, describe(example_inputs), _examples(example_inputs))
+    return rehearse(model, graph, example_inputs, views)
 
 
 def _hold_unseen_ways(model: nn.Module, trail: Trail) -> None:
