@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .. import _context
+from ..cuts import attributes
 from ..data import batches
 from ..errors import PlanError
 from ..masking import CalibrationMean, Fill, Gates, Masks, Reader
@@ -135,7 +136,8 @@ def _by_module(
         module = model.get_submodule(name)
         if weights[call] is None:
             continue
-        if not isinstance(module, nn.Linear | _ConvNd) or names.get(id(module.weight)) != weights[call]:
+        own = {names.get(id(t)) for t in attributes.weights(module)}
+        if not isinstance(module, nn.Linear | _ConvNd) or weights[call] not in own:
             raise PlanError(
                 f"the mean of removed units cannot be folded behind {weights[call]}, which {call} reads: "
                 "that is no Linear or convolution with its own bias. Prune without FoldMean."
@@ -148,5 +150,5 @@ def _by_module(
 def add_bias(model: nn.Module, name: str, value: Tensor) -> None:
     """Give a Linear or convolution without bias one."""
     module = model.get_submodule(name)
-    weight = module.get_parameter("weight")
+    weight = attributes.weights(module)[0]
     module.bias = nn.Parameter(value.to(weight), requires_grad=weight.requires_grad)

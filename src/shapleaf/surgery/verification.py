@@ -156,9 +156,9 @@ def _scale(out: Tensor, source: Tensor, affine: Sequence[Tensor | None]) -> None
     if out.shape != source.shape or not affine:
         return
     scaled = source.tanh()
-    for apply, tensor in zip((torch.mul, torch.add), affine, strict=False):
-        scaled = scaled if tensor is None else apply(scaled, tensor)
-    out.copy_(scaled)
+    weight, bias = (*affine, None)[:2]
+    scaled = scaled if weight is None else scaled * weight
+    out.copy_(scaled if bias is None else scaled + bias)
 
 
 def _runs_on_known_statistics(func: Any, args: Any) -> bool:

@@ -14,7 +14,8 @@ def spatial(op: OpCall) -> None:
     """Pooling, unpooling, resizing, reflecting: the last axes are mixed, those before pass."""
     rank = int(re.findall(r"(\d)d", op.name)[0])
     operands = [
-        (_before(op, tensor, tensor.ndim - rank), [*tensor.shape[:-rank], *[1] * rank]) for tensor in op.tensors
+        (_before(op, tensor, tensor.ndim - rank), [*tensor.shape[:-rank], *[1] * rank])
+        for tensor in op.tensors
     ]
     fields = op.flow.meet(operands, operands[0][1], op.why("meets a tensor without units there"))
     for out in op.outputs:

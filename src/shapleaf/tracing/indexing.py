@@ -57,10 +57,12 @@ def index_put(op: OpCall) -> None:
     """``x[:, places] = y``: what is written agrees with what stands there."""
     source, given, values = op.args[0], _given(op), op.args[2]
     fields = op.past(source, _indexed(given), WRITES)
-    shape = _taken(torch.zeros([1] * source.ndim), source, given, whole=True).shape
+    shape = torch.ops.aten.index(source, given).shape
     there = [_taken(f, source, given) for f in fields]
     op.flow.meet(
-        [(there, shape), (op.flow.of(values), values.shape)], shape, op.why("writes a tensor without units there")
+        [(there, shape), (op.flow.of(values), values.shape)],
+        shape,
+        op.why("writes a tensor without units there"),
     )
     op.give(op.outputs[0], fields)
 
@@ -100,10 +102,14 @@ def _indexed(given: Given) -> list[int]:
     return axes
 
 
-def _taken(labels: Tensor, source: Tensor, given: Given, *, whole: bool = False) -> Tensor:
-    """The labels at the places picked: they are the same at all of them, so any numbers will do."""
-    like = [
-        i if i is None else i.cpu() if _masks(i) else torch.zeros(i.shape, dtype=torch.int64) for i in given
-    ]
-    taken: Tensor = torch.ops.aten.index(labels.expand(source.shape), like)
-    return taken if whole else narrow(taken)
+def _taken(labels: Tensor, source: Tensor, given: Given) -> Tensor:
+    """The labels at the places picked: they are the same at all of them, so any will do, if none is picked."""
+    some = [None if i is None else _any_places(i) for i in given]
+    return narrow(torch.ops.aten.index(labels.expand(source.shape), some))
+
+
+def _any_places(numbers: Tensor) -> Tensor:
+    if not _masks(numbers):
+        return torch.zeros([max(size, 1) for size in numbers.shape], dtype=torch.int64)
+    mask = numbers.bool().cpu()
+    return mask if mask.any() else torch.ones_like(mask)

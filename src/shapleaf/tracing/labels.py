@@ -85,7 +85,8 @@ class Labeling:
     frozen: list[tuple[np.ndarray, str]] = field(default_factory=list)
     inexact: list[tuple[np.ndarray, str]] = field(default_factory=list)
     splits: list[tuple[np.ndarray, ...]] = field(default_factory=list)
-    grids: list[tuple[np.ndarray, tuple[int, ...]]] = field(default_factory=list)
+    parts: list[tuple[np.ndarray, np.ndarray, str]] = field(default_factory=list)
+    grids: dict[object, tuple[np.ndarray, tuple[int, ...]]] = field(default_factory=dict)
     fields: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     places: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     active: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
@@ -130,7 +131,9 @@ class Labeling:
         """
         axes = axes_of(labels)
         array = labels.squeeze().numpy()
-        self.grids.append((array, tuple(axes.index(axis) for axis in pinned if axis in axes)))
+        key = array.shape, array.tobytes()
+        known = self.grids.get(key, (array, ()))[1]
+        self.grids[key] = array, (*known, *(axes.index(axis) for axis in pinned if axis in axes))
 
     def close(self, labels: Tensor, axis: int) -> Tensor:
         """Unite the labels along an axis of a view: what is left varies along the other axes only."""
@@ -195,13 +198,21 @@ class Labeling:
                 axes = set(axes_of(mine))
                 meets = [other for other in known if axes & set(axes_of(other))]
                 for other in meets:
-                    self.unite(mine, other)
+                    self._meet(mine, other, reason)
                 if not any(axes <= set(axes_of(other)) for other in meets):
                     # What varies along more axes says all that the others said.
                     said = [f for f in meets if set(axes_of(f)) <= axes]
                     result = [f for f in result if not any(f is other for other in said)]
                     result.append(mine)
         return result
+
+    def _meet(self, a: Tensor, b: Tensor, reason: str) -> None:
+        """Unite two fields; of a view and a field along a part of its axes that is left to :meth:`solve`."""
+        large, small = (a, b) if len(axes_of(a)) >= len(axes_of(b)) else (b, a)
+        if 0 < len(axes_of(small)) < len(axes_of(large)) and set(axes_of(small)) < set(axes_of(large)):
+            self.parts.append((large.numpy(), small.numpy(), reason))
+        else:
+            self.unite(a, b)
 
     def _several(self, fields: Fields, known: Fields, reason: str) -> Fields:
         """The fields left to meet, after those along axes of which one side tells several identities."""
@@ -216,11 +227,16 @@ class Labeling:
         """The representative of every label; 0 for the labels that must stay.
 
         Repeats until every axis that code splits into equal parts or into a grid still can be split
-        so, whatever is removed.
+        so, whatever is removed. Where a view meets a field along some of its axes, as heads with their
+        dimensions meet a weight per dimension: if its units turn out whole along these axes, the field
+        stays as it is; else the two become one.
         """
         while True:
             root = self._components()
-            extra = [pair for array, pinned in self.grids for pair in _square(root, array, pinned)]
+            if self.parts:  # before an axis of a grid is chosen to shrink
+                self.pairs.extend(self._decide(root))
+                continue
+            extra = [pair for array, pinned in self.grids.values() for pair in _square(root, array, pinned)]
             if not extra:  # only in settled grids it shows which parts stay equal by themselves
                 kinds = self.signatures(root)
                 extra = [
@@ -231,6 +247,17 @@ class Labeling:
             if not extra:
                 return root
             self.pairs.extend(extra)
+
+    def _decide(self, root: np.ndarray) -> list[Pairs]:
+        """Settle the meetings of views with parts of them: all those whose units are whole, else the first."""
+        whole = [part for part in self.parts if _constant(root[part[0]], part[1])]
+        for _, small, reason in whole:
+            self.frozen.append((np.unique(small), reason))
+        if whole:
+            self.parts = [part for part in self.parts if not any(part is other for other in whole)]
+            return []
+        large, small, _ = self.parts.pop(0)
+        return [(large.ravel(), np.broadcast_to(small, large.shape).ravel())]
 
     def signatures(self, root: np.ndarray) -> np.ndarray:
         """For every class a number that is equal for classes on the same multiset of axes."""
@@ -245,6 +272,12 @@ class Labeling:
 
 
 Pairs = tuple[np.ndarray, np.ndarray]
+
+
+def _constant(classes: np.ndarray, along: np.ndarray) -> bool:
+    """Whether classes do not vary along the axes that another array varies along."""
+    axes = [axis for axis, size in enumerate(along.shape) if size > 1]
+    return all((classes == classes.take([0], axis)).all() for axis in axes)
 
 
 def _columns(pairs: Sequence[Pairs]) -> Pairs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .labels import axes_of, varies
+from .labels import Fields, axes_of, varies
 from .opcall import OpCall
 from .statistics import STATISTICS
 
@@ -11,10 +11,14 @@ def layer_norm(op: OpCall) -> None:
     """Layer norm and RMS norm: affine parameters lie along the last axes; units there share a statistic."""
     source, shape = op.args[0], op.args[1]
     axes = range(source.ndim - len(shape), source.ndim)
+    fields: Fields = []
     for labels in op.flow.of(source):
-        if any(varies(labels, axis) for axis in axes):
+        if set(axes_of(labels)) <= set(axes):
             op.flow.blur(labels, op.why(STATISTICS[1]))
-    operands = [(op.flow.of(tensor), tensor.shape) for tensor in op.tensors]
+            fields.append(labels)
+        else:  # of a view, units that are whole along the axes
+            fields += op.flow.pin(labels, axes, "")
+    operands = [(fields, source.shape), *((op.flow.of(tensor), tensor.shape) for tensor in op.tensors[1:])]
     op.give(op.outputs[0], op.flow.meet(operands, source.shape, op.why("normalises without units")))
 
 

@@ -81,11 +81,18 @@ def move_in_place(op: OpCall) -> None:
     op.give(out, moved)
 
 
+def restride(op: OpCall) -> None:
+    """Global pooling lays its result out anew, element by element; otherwise anything may be read."""
+    (convert if ":adaptive_avg_pool" in op.key else unknown)(op)
+
+
 def as_complex(op: OpCall) -> None:
     """Pairs of numbers become complex ones: the axis of the pairs has no units."""
     source = op.tensors[0]
     pairs = source.ndim - 1
-    op.give(op.outputs[0], [f.squeeze(pairs) for f in op.past(source, [pairs], "makes one number of two units")])
+    op.give(
+        op.outputs[0], [f.squeeze(pairs) for f in op.past(source, [pairs], "makes one number of two units")]
+    )
 
 
 def as_real(op: OpCall) -> None:
@@ -226,6 +233,7 @@ RULES: dict[str, Rule] = {
         "view _unsafe_view reshape t transpose permute expand squeeze unsqueeze flip repeat alias detach",
     ),
     **_table(move_in_place, "unsqueeze_ squeeze_ transpose_ t_ swapaxes_ swapdims_"),
+    **_table(restride, "as_strided_"),
     **_table(rotate, "roll unfold rot90"),
     **_table(as_complex, "view_as_complex"),
     **_table(as_real, "view_as_real"),

@@ -203,4 +203,9 @@ def distance(op: OpCall) -> None:
     out = op.outputs[0]
     turned = [f.transpose(-1, -2) for f in rests[1]]
     shapes = [[*a.shape[:-1], 1], [*b.shape[:-2], 1, b.shape[-2]]]
-    op.give(out, op.flow.meet([*zip((rests[0], turned), shapes, strict=True)], out.shape, op.why("compares without units")))
+    op.give(
+        out,
+        op.flow.meet(
+            [*zip((rests[0], turned), shapes, strict=True)], out.shape, op.why("compares without units")
+        ),
+    )

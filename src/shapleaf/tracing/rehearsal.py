@@ -7,7 +7,6 @@ marked, with the line that failed.
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -96,14 +95,14 @@ class _Stage:
 
     def _copy(self) -> nn.Module:
         if not self._meta:
-            return copy.deepcopy(self._model)
+            return _context.copied(self._model)
         memo: dict[int, Any] = {}
         for parameter in self._model.parameters():
             empty = torch.empty_like(parameter, device="meta")
             memo[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
         for buffer in self._model.buffers():
             memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-        return copy.deepcopy(self._model, memo)
+        return _context.copied(self._model, memo)
 
     def _run(self, model: nn.Module) -> list[torch.Size]:
         inputs = _context.on_device(self._inputs, model)

@@ -11,14 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-LEAVES = (nn.Linear, _ConvNd, _NormBase, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.Bilinear)
+from .labels import Labeling, axes_of
+
+LEAVES = (
+    nn.Linear, _ConvNd, _NormBase, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.EmbeddingBag, nn.Bilinear
+)  # fmt: skip
 """Layers whose sizes surgery reads off their weights."""
 
 
@@ -83,7 +87,15 @@ class Use:
     factor: Fraction
     labels: Tensor | None
     length: int
-    place: str
+    place: str = ""
+
+
+class View(NamedTuple):
+    """A plain number was told a call as the length of an axis with these labels, (places, labels)."""
+
+    call: str
+    axis: int
+    labels: Tensor
 
 
 @contextmanager
@@ -139,9 +151,51 @@ TOLD = VIEWS | MADE | {"split", "split_with_sizes", "group_norm"}
 """Functions that are told sizes of their result."""
 
 
+ALIGNED = frozenset("normalize take_along_dim expand_as cosine_similarity".split())
+"""Functions that expand one of their arguments to the measure of another."""
+
+
+def align(flow: Labeling, arguments: Sequence[Tensor], source: Tensor, out: Tensor) -> None:
+    """Where a function expands one argument like the others, its new axes have the labels of theirs."""
+    fields = list(flow.of(out))
+    for axis in range(-out.ndim, 0):
+        if out.shape[axis] > 1 and (-axis > source.ndim or source.shape[axis] == 1):
+            like = [x for x in arguments if x.ndim >= -axis and x.shape[axis] == out.shape[axis]]
+            found = [f for x in like for f in flow.of(x) if axes_of(f) == (axis + x.ndim,)]
+            fields += [f.view([1] * (out.ndim - f.ndim) + list(f.shape)) for f in found[:1]]
+    if fields:
+        flow.fields[out] = fields
+
+
+def told(
+    flow: Labeling, key: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
+) -> Iterator[Use | View]:
+    """What the lengths that a call was told say: of whom they are the size, and what must not be parted."""
+    name = key.rpartition(":")[2].partition("#")[0]
+    plain: list[int] = []
+    for size, result, axis in arrivals(name, args, kwargs, out):
+        if isinstance(size, Size) and (made := measured(name, size, args, result, axis)) is not None:
+            flow.fields[result] = [*flow.of(result), made]
+        labels = along(flow.of(result), axis)
+        if isinstance(size, Size):
+            yield Use(size.origin, size.factor, labels, result.shape[axis])
+        elif labels is not None and name in VIEWS:
+            plain.append(axis)
+            yield View(key, axis, labels)
+    for labels in flow.of(out) if plain else ():
+        rest = [axis for axis in axes_of(labels) if axis not in plain]
+        if rest and max(rest) < max(plain):  # as in view(-1, 2): there can be fewer pairs
+            flow.grid(labels, pinned=plain)
+
+
 def measured(name: str, size: Size, args: tuple[Any, ...], result: Tensor, axis: int) -> Tensor | None:
     """The labels of a new axis that the code made to the measure of a labelled one."""
-    if name not in MADE or not isinstance(size.origin, Tensor) or size.factor != 1 or size.origin.shape[1] > 1:
+    if (
+        name not in MADE
+        or not isinstance(size.origin, Tensor)
+        or size.factor != 1
+        or size.origin.shape[1] > 1
+    ):
         return None
     source = axis - result.ndim
     if name in ("expand", "broadcast_to") and -source <= args[0].ndim and args[0].shape[source] > 1:
@@ -161,7 +215,7 @@ def arrivals(
     result = results[0]
     sizes: list[tuple[int, int]] = []
     if name in MADE or name in ("view", "reshape"):
-        given = args[1:] if isinstance(args[0], Tensor) else args
+        given: Any = args[1:] if isinstance(args[0], Tensor) else args
         given = given[0] if given and isinstance(given[0], tuple | list) else given
         sizes = list(enumerate(given)) if len(given) == result.ndim else []
     elif name == "unflatten" and len(args) > 2:

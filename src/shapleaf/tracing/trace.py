@@ -7,8 +7,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,11 @@ from ..errors import DataError, TraceError
 from ..records import Graph
 from .build import build
 from .inputs import describe, plain
-from .labels import Labeling, axes_of
+from .labels import Labeling
 from .opcall import Consumed, Contraction, OpCall, Rule
 from .ops import MOVEMENTS, RULES, rule_for
 from .rehearsal import rehearse
-from .sizes import TOLD, VIEWS, Size, Use, along, arrivals, measured, shape_of, tagged
+from .sizes import ALIGNED, TOLD, Size, Use, View, align, shape_of, tagged, told
 
 _SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
@@ -38,8 +38,6 @@ LEAKS = frozenset(
     "_local_scalar_dense equal numpy tolist __array__ __dlpack__ data_ptr untyped_storage".split()
 )
 """Ops and functions that hand a tensor's values to Python, which may go another way for other values."""
-ALIGNED = frozenset("normalize take_along_dim expand_as".split())
-"""Functions that expand one of their arguments to the measure of another."""
 SIZED = frozenset("multi_head_attention_forward lstm gru rnn_tanh rnn_relu".split())
 """Functions whose modules hold sizes that surgery does not know: what they read must stay."""
 
@@ -54,14 +52,6 @@ class Reading:
     reader: Tensor | None
     source: int
     shape: torch.Size
-
-
-class View(NamedTuple):
-    """Code told a view the length of an axis with these labels, (places, labels), by a plain number."""
-
-    call: str
-    axis: int
-    labels: Tensor
 
 
 @dataclass(slots=True)
@@ -155,25 +145,15 @@ class Tracer(Calls):
         for consumed in read:
             self._read(key, before, consumed, places)
         self._origin = WeakTensorKeyDictionary()
-        self._sizes(key, name, args, kwargs, out)
+        for arrival in told(self.flow, key, args, kwargs, out) if name in TOLD else ():
+            if isinstance(arrival, Use):
+                self.trail.uses.append(replace(arrival, place=self._place()))
+            elif self.record:
+                self.trail.views.append(arrival)
         if func == _SHAPE or (name == "size" and leaves):
             return self._measured(leaves[0], out, args)
         self._pair(key, name, leaves, out, len(self.trail.contractions) == contracted + 1)
         return out
-
-    def _sizes(
-        self, key: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
-    ) -> None:
-        """Sizes that arrive: those of known origin make axes depend on it, of others the effect is noted."""
-        for size, result, axis in arrivals(name, args, kwargs, out) if name in TOLD else ():
-            if isinstance(size, Size) and (made := measured(name, size, args, result, axis)) is not None:
-                self.flow.fields[result] = [*self.flow.of(result), made]
-            labels = along(self.flow.of(result), axis)
-            if isinstance(size, Size):
-                use = Use(size.origin, size.factor, labels, result.shape[axis], self._place())
-                self.trail.uses.append(use)
-            elif labels is not None and self.record and name in VIEWS:
-                self.trail.views.append(View(key, axis, labels))
 
     def _measured(self, tensor: Tensor, out: Any, args: tuple[Any, ...]) -> Any:
         """A shape, or one length of it, that remembers the labels along its axes."""
@@ -287,7 +267,7 @@ class Tracer(Calls):
         rule = rule_for(func, self.rules)
         rule(op)
         if op.name == "expand" and self._call.rpartition(":")[2].partition("#")[0] in ALIGNED:
-            self._align(op.tensors[0], op.outputs[0])
+            align(self.flow, self._leaves, op.tensors[0], op.outputs[0])
         # An absent unit is as absent in what RMS norm makes of it before it takes the mean, and in a product.
         if rule in MOVEMENTS or op.name in ("mul", "div") or ":rms_norm#" in self._call:
             origin = next((self._origin[t] for t in op.tensors[:1] if t in self._origin), None)
@@ -303,17 +283,6 @@ class Tracer(Calls):
         else:
             for consumed in op.consumed:
                 self.flow.freeze(consumed.labels, op.why("read outside any torch function"))
-
-    def _align(self, source: Tensor, out: Tensor) -> None:
-        """Expanded inside a function to the measure of its arguments: new axes have the labels of theirs."""
-        fields = list(self.flow.of(out))
-        for axis in range(-out.ndim, 0):
-            if out.shape[axis] > 1 and (-axis > source.ndim or source.shape[axis] == 1):
-                like = [x for x in self._leaves if x.ndim == out.ndim and x.shape[axis] == out.shape[axis]]
-                found = [f for x in like for f in self.flow.of(x) if axes_of(f) == (axis + out.ndim,)]
-                fields += found[:1]
-        if fields:
-            self.flow.fields[out] = fields
 
     def _place(self) -> str:
         frame = sys._getframe(1)
