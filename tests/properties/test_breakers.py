@@ -68,10 +68,13 @@ def shares_storage() -> nn.Module:
 
 HELD: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "an op without a rule": (
-        lambda: between(lambda x: torch.ops.breakers.turn(x)),
+        lambda: between(lambda x: -torch.ops.breakers.turn(x)),
         "this op has no rule (turn in the model, test_breakers.py:",
     ),
-    "a branch on values": (TwoWays, "the code reads values (_local_scalar_dense in the model, test_breakers.py:"),
+    "a branch on values": (
+        TwoWays,
+        "the code reads values (_local_scalar_dense in the model, test_breakers.py:",
+    ),
     "a length in the code": (
         lambda: between(lambda x: x * torch.arange(1.0, 9).double()),
         "meets a tensor without units there (mul in the model, test_breakers.py:",
@@ -85,8 +88,8 @@ HELD: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "the code reads values (numpy in the model, test_breakers.py:",
     ),
     "complex pairs of units": (
-        lambda: between(lambda x: torch.view_as_real(torch.view_as_complex(x[:, None].unflatten(2, (1, -1))[..., :2]))[:, 0, 0], 2),
-        "(slice in the model, test_breakers.py:",
+        lambda: between(lambda x: torch.view_as_complex(x[:, :2]).abs()[:, None], 1),
+        "takes a part with fixed bounds (slice in the model, test_breakers.py:",
     ),
     "strides": (
         lambda: between(lambda x: x.as_strided((len(x), 8), (8, 1))),

@@ -1,4 +1,4 @@
-"""Picking, placing, ordering: units pass along other axes; along their own they are held, and the op is named."""
+"""Picking, placing, ordering: units pass along other axes; along their own they are held, by name."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ def rows(x: Tensor) -> Tensor:
     return SOME[None, :, None].expand(len(x), -1, x.shape[2])
 
 
+def best(x: Tensor) -> Tensor:
+    """Numbers of the three tokens with the largest sums."""
+    return x.sum(2, keepdim=True).topk(3, 1).indices
+
+
 def masked_write(x: Tensor) -> Tensor:
     x = x.clone()
     x[:, MASK] = 0
@@ -39,7 +44,7 @@ PASS: dict[str, Function] = {
     "index_select": lambda x: x.index_select(1, SOME),
     "repeated": lambda x: x.repeat_interleave(torch.tensor([1, 2, 1, 0, 1]), 1),
     "gather": lambda x: x.gather(1, rows(x)),
-    "the best by the sum": lambda x: x.gather(1, x.sum(2, keepdim=True).topk(3, 1).indices.expand(-1, -1, x.shape[2])),
+    "the best by the sum": lambda x: x.gather(1, best(x).expand(-1, -1, x.shape[2])),
     "the order of each unit": lambda x: x.gather(1, x.argsort(1)),
     "take_along_dim": lambda x: torch.take_along_dim(x, SOME[None, :, None], 1),
     "index_put": lambda x: x.clone().index_put_((torch.arange(len(x))[:, None], SOME[None]), x[:, :3] * 2),
@@ -79,32 +84,35 @@ def test_units_pass_along_other_axes(name: str) -> None:
     prove(model, TOKENS, graph)
 
 
+PICKS, WRITES, WORKS = "picks numbered places along", "writes numbered places along", "works along"
+ZERO = torch.zeros((), dtype=torch.float64)
+
 HELD: dict[str, tuple[Function, int, str]] = {
-    "numbers": (lambda x: x[:, SOME], 3, "picks numbered places along units (index in"),
-    "a permutation": (lambda x: x[:, [3, 1, 2, 0, 7, 6, 5, 4]], 8, "picks numbered places along units (index in"),
-    "index_select": (lambda x: x.index_select(1, SOME), 3, "picks numbered places along units (index_select in"),
-    "gather": (lambda x: x.gather(1, SOME.expand(len(x), 3)), 3, "picks numbered places along units (gather in"),
+    "numbers": (lambda x: x[:, SOME], 3, f"{PICKS} units (index in"),
+    "a permutation": (lambda x: x[:, [3, 1, 2, 0, 7, 6, 5, 4]], 8, f"{PICKS} units (index in"),
+    "index_select": (lambda x: x.index_select(1, SOME), 3, f"{PICKS} units (index_select in"),
+    "gather": (lambda x: x.gather(1, SOME.expand(len(x), 3)), 3, f"{PICKS} units (gather in"),
     "an index": (lambda x: x + torch.ones(9).double()[x.long().clamp(0, 8)], 8, "used as an index (index in"),
     "index_put": (
-        lambda x: x.clone().index_put_((torch.arange(len(x)), torch.zeros(len(x)).long()), torch.zeros(()).double()),
+        lambda x: x.clone().index_put_((torch.arange(len(x)), torch.zeros(len(x)).long()), ZERO),
         8,
-        "writes numbered places along units (index_put_ in",
+        f"{WRITES} units (index_put_ in",
     ),
-    "scatter": (lambda x: x.scatter(1, SOME.expand(len(x), 3), 0.0), 8, "writes numbered places along units (scatter in"),
-    "index_fill": (lambda x: x.clone().index_fill_(1, SOME, 0), 8, "writes numbered places along units (index_fill_ in"),
+    "scatter": (lambda x: x.scatter(1, SOME.expand(len(x), 3), 0.0), 8, f"{WRITES} units (scatter in"),
+    "index_fill": (lambda x: x.clone().index_fill_(1, SOME, 0), 8, f"{WRITES} units (index_fill_ in"),
     "a write without units": (
         lambda x: x.clone().index_put_((torch.tensor([0]),), torch.ones(8).double()),
         8,
         "writes a tensor without units there (index_put_ in",
     ),
-    "sort": (lambda x: x.sort(1).values, 8, "works along units (sort in"),
-    "topk": (lambda x: x.topk(3, 1).values, 3, "works along units (topk in"),
-    "cumsum": (lambda x: x.cumsum(1), 8, "works along units (cumsum in"),
-    "in place": (lambda x: x.cumsum_(1) + 1, 8, "works along units (cumsum_ in"),
-    "argmax": (lambda x: x * x.argmax(1, keepdim=True), 8, "works along units (argmax in"),
-    "all": (lambda x: x * (x > 0).all(1, keepdim=True), 8, "works along units (all in"),
-    "tril": (lambda x: x.tril(), 8, "works along units (tril in"),
-    "fft": (lambda x: torch.fft.fft(x).abs(), 8, "works along units (_fft_r2c in"),
+    "sort": (lambda x: x.sort(1).values, 8, f"{WORKS} units (sort in"),
+    "topk": (lambda x: x.topk(3, 1).values, 3, f"{WORKS} units (topk in"),
+    "cumsum": (lambda x: x.cumsum(1), 8, f"{WORKS} units (cumsum in"),
+    "in place": (lambda x: x.cumsum_(1) + 1, 8, f"{WORKS} units (cumsum_ in"),
+    "argmax": (lambda x: x * x.argmax(1, keepdim=True), 8, f"{WORKS} units (argmax in"),
+    "all": (lambda x: x * (x > 0).all(1, keepdim=True), 8, f"{WORKS} units (all in"),
+    "tril": (lambda x: x.tril(), 8, f"{WORKS} units (tril in"),
+    "fft": (lambda x: torch.fft.fft(x).abs(), 8, f"{WORKS} units (_fft_r2c in"),
     "place of the largest": (
         lambda x: x * x.max(1, keepdim=True).indices,
         8,
@@ -166,9 +174,16 @@ def by_halves(z: Tensor) -> Tensor:
     return z * angles.cos() + torch.cat([-right, left], -1) * angles.sin()
 
 
-@pytest.mark.parametrize("rotate", [by_complex_numbers, by_halves, lambda z: z])
+def by_quarters(z: Tensor) -> Tensor:
+    """Half of the dimensions of a head are rotated, the others stay."""
+    angles = torch.arange(z.shape[-2])[:, None] * torch.tensor([1.0, 0.1])
+    turned, rest = z[..., :2], z[..., 2:]
+    return torch.cat([turned * angles.cos() + turned.flip(-1) * angles.sin(), rest], -1)
+
+
+@pytest.mark.parametrize("rotate", [by_complex_numbers, by_halves, by_quarters, lambda z: z])
 def test_heads_with_relative_and_rotary_positions(rotate: Function) -> None:
-    """The dimensions of a head are held by the angles, whole heads are units with their column of the table."""
+    """The angles hold the dimensions of a head; units are whole heads with their column of the table."""
     table = Weights(lambda self, x: x, weight=(9, 4))
     model = settle(Apply(attend, qkv=nn.Linear(6, 48), table=table, out=nn.Linear(16, 3)))
     model.heads, model.rotate = 4, rotate
@@ -180,6 +195,27 @@ def test_heads_with_relative_and_rotary_positions(rotate: Function) -> None:
     assert index["qkv.weight"][1].tolist() == [base + i for base in (4, 20, 36) for i in range(4)]
     prove(model, TOKENS, graph)
     assert sl.prune(model, sl.plan(graph, {"qkv": [0, 2, 3]})).model.heads == 3
+
+
+def test_a_buffer_of_frequencies_is_held_and_heads_are_not() -> None:
+    """What heads meet along their dimensions only, a norm's weight or the frequencies of angles, stays."""
+
+    def rotate(self: Any, z: Tensor) -> Tensor:
+        angles = torch.arange(z.shape[-2])[:, None] * torch.cat([self.frequencies.f] * 2)
+        return F.layer_norm(z * angles.cos(), (4,), self.n.weight)
+
+    def run(self: Any, x: Tensor) -> Tensor:
+        q, k, v = (y.unflatten(2, (-1, 4)).transpose(1, 2) for y in (self.q(x), self.k(x), self.v(x)))
+        y = F.scaled_dot_product_attention(rotate(self, q), rotate(self, k), v)
+        return self.o(y.transpose(1, 2).flatten(2)).mean(1)
+
+    layers = {name: nn.Linear(6, 16) for name in "qkv"}
+    model = settle(Apply(run, **layers, n=nn.LayerNorm(4), frequencies=nn.Module(), o=nn.Linear(16, 3)))
+    model.frequencies.register_buffer("f", torch.tensor([1.0, 0.1]))
+    graph = sl.trace(model, TOKENS)
+    assert [(g.name, g.size, g.exact, g.blocked) for g in graph] == [("q", 4, True, "")]
+    assert {b.tensor for b in graph.blocked} >= {"frequencies.f", "n.weight"}
+    prove(model, TOKENS, graph)
 
 
 def test_a_number_of_heads_in_the_code_is_found_before_pruning() -> None:

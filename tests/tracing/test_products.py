@@ -199,9 +199,10 @@ def raw(f: Any, **shapes: tuple[int, ...]) -> nn.Module:
 def test_heads_and_their_dimensions_are_contracted_at_once() -> None:
     """The first identity of the axis, heads, may go; the other one is held."""
     model = raw(
-        lambda self, x: torch.einsum("bthd,hdo->bto", torch.einsum("btc,chd->bthd", x, self.a).relu(), self.b),
-        a=(6, 4, 2), b=(4, 2, 3),
-    )  # fmt: skip
+        lambda s, x: torch.einsum("bthd,hdo->bto", torch.einsum("btc,chd->bthd", x, s.a).relu(), s.b),
+        a=(6, 4, 2),
+        b=(4, 2, 3),
+    )
     inputs = example(2, 5, 6)
     graph = sl.trace(model, inputs)
     assert [g.size for g in graph] == [4]
@@ -211,14 +212,32 @@ def test_heads_and_their_dimensions_are_contracted_at_once() -> None:
 
 PATTERNS: dict[str, tuple[Any, dict[str, tuple[int, ...]], list[int]]] = {
     "channels mixed": (
-        lambda s, x: torch.einsum("nc,oc->no", torch.einsum("nc,oc->no", x, s.a).relu(), s.b), {"a": (8, 6), "b": (3, 8)}, [8]
+        lambda s, x: torch.einsum("nc,oc->no", torch.einsum("nc,oc->no", x, s.a).relu(), s.b),
+        {"a": (8, 6), "b": (3, 8)},
+        [8],
     ),
-    "matrix by vector": (lambda s, x: torch.mv((x @ s.a).relu(), s.v)[:, None], {"a": (6, 8), "v": (8,)}, [8]),
-    "with a bias": (lambda s, x: torch.addmv(s.b, (x @ s.a).relu(), s.v)[:, None], {"a": (6, 8), "v": (8,), "b": (1,)}, [8]),
+    "matrix by vector": (
+        lambda s, x: torch.mv((x @ s.a).relu(), s.v)[:, None],
+        {"a": (6, 8), "v": (8,)},
+        [8],
+    ),
+    "with a bias": (
+        lambda s, x: torch.addmv(s.b, (x @ s.a).relu(), s.v)[:, None],
+        {"a": (6, 8), "v": (8,), "b": (1,)},
+        [8],
+    ),
     "outer": (lambda s, x: torch.outer(x.sum(1), s.v).relu() @ s.w, {"v": (8,), "w": (8, 3)}, [8]),
-    "outer with a bias": (lambda s, x: torch.addr(s.b, x.sum(1), s.v).relu() @ s.w, {"b": (8,), "v": (8,), "w": (8, 3)}, [8]),
-    "summed over both": (lambda s, x: torch.einsum("ni,ni->n", x @ s.a, x @ s.b)[:, None], {"a": (6, 5), "b": (6, 5)}, [5]),
-}  # fmt: skip
+    "outer with a bias": (
+        lambda s, x: torch.addr(s.b, x.sum(1), s.v).relu() @ s.w,
+        {"b": (8,), "v": (8,), "w": (8, 3)},
+        [8],
+    ),
+    "summed over both": (
+        lambda s, x: torch.einsum("ni,ni->n", x @ s.a, x @ s.b)[:, None],
+        {"a": (6, 5), "b": (6, 5)},
+        [5],
+    ),
+}
 
 
 @pytest.mark.parametrize("name", PATTERNS)

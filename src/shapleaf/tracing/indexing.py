@@ -1,4 +1,4 @@
-"""Rules for picking, placing and ordering: along axes without units they pass, along units they count places."""
+"""Rules for picking, placing and ordering: units pass along other axes; along their own they are counted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def scatter(op: OpCall) -> None:
 
 def index_write(op: OpCall) -> None:
     """``index_add`` and its like: the same, with one row of numbers."""
-    source, dim, numbers = op.args[0], op.args[1] % op.args[0].ndim, op.args[2]
+    dim, numbers = op.args[1] % op.args[0].ndim, op.args[2]
     op.freeze(op.flow.of(numbers), "used as an index")
     written = [tensor for tensor in op.tensors if tensor is not numbers and tensor.ndim]
     op.give(op.outputs[0], _level(op, [(tensor, [dim]) for tensor in written], WRITES))
@@ -103,7 +103,7 @@ def _indexed(given: Given) -> list[int]:
 
 
 def _taken(labels: Tensor, source: Tensor, given: Given) -> Tensor:
-    """The labels at the places picked: they are the same at all of them, so any will do, if none is picked."""
+    """The labels at the places picked: they are the same everywhere, so any will do if none is picked."""
     some = [None if i is None else _any_places(i) for i in given]
     return narrow(torch.ops.aten.index(labels.expand(source.shape), some))
 

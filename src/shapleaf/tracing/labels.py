@@ -249,7 +249,7 @@ class Labeling:
             self.pairs.extend(extra)
 
     def _decide(self, root: np.ndarray) -> list[Pairs]:
-        """Settle the meetings of views with parts of them: all those whose units are whole, else the first."""
+        """Settle meetings of views with parts of them: all those whose units are whole, else the first."""
         whole = [part for part in self.parts if _constant(root[part[0]], part[1])]
         for _, small, reason in whole:
             self.frozen.append((np.unique(small), reason))

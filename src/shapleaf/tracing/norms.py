@@ -34,7 +34,7 @@ def batch_norm(op: OpCall) -> None:
 
 
 def group_norm(op: OpCall) -> None:
-    """Group norm: a unit is a whole group of channels, which is normalised by itself; one group is a layer."""
+    """Group norm: a unit is a whole group of channels, normalised by itself; one group is a layer norm."""
     source, groups = op.args[0], op.args[6]
     operands = [(op.flow.of(source), source.shape), *op.per_channel(*op.tensors[1:])]
     fields = op.flow.meet(operands, source.shape, op.why("normalises channels without units"))

@@ -185,9 +185,16 @@ def join(op: OpCall) -> None:
     """Concatenation: each operand brings its own labels; what carries none must stay."""
     tensors = [t for t in op.args[0] if t.numel()]
     dim = op.arg(1, "dim", 0) % tensors[0].ndim
+    sides = [op.flow.of(tensor) for tensor in tensors]
+    if any(side and not any(varies(f, dim) for f in side) for side in sides):
+        # Beside one whose units are whole along the axis, as rotated heads are, so are those of a view.
+        sides = [
+            [op.flow.close(f, dim) if varies(f, dim) and len(axes_of(f)) > 1 else f for f in side]
+            for side in sides
+        ]
     along: list[Tensor] = []
-    for tensor in tensors:
-        mine = [f for f in op.flow.of(tensor) if varies(f, dim)]
+    for tensor, side in zip(tensors, sides, strict=True):
+        mine = [f for f in side if varies(f, dim)]
         if len(mine) > 1:
             op.freeze(mine, "joins an axis with several identities")
         base = mine[0] if len(mine) == 1 else torch.zeros([1] * tensor.ndim, dtype=torch.int64)
@@ -197,8 +204,8 @@ def join(op: OpCall) -> None:
     full = [max(sizes) for sizes in zip(*(a.shape for a in along), strict=True)]
     joined = narrow(torch.cat([a.expand([*full[:dim], a.shape[dim], *full[dim + 1 :]]) for a in along], dim))
     across = [
-        ([f for f in op.flow.of(t) if not varies(f, dim)], [*t.shape[:dim], 1, *t.shape[dim + 1 :]])
-        for t in tensors
+        ([f for f in side if not varies(f, dim)], [*t.shape[:dim], 1, *t.shape[dim + 1 :]])
+        for t, side in zip(tensors, sides, strict=True)
     ]
     out = op.outputs[0]
     rest = op.flow.meet(

@@ -156,7 +156,7 @@ def outer(op: OpCall) -> None:
 
 
 def bilinear(op: OpCall) -> None:
-    """Three factors, multiplied and summed along some axes: what is summed goes with all factors that have it."""
+    """Three factors, multiplied and summed along some axes: what is summed goes with all that have it."""
     summed = op.args[6]
     sides: list[tuple[Tensor, Fields, list[int]]] = []
     for tensor, added in zip(op.args[:3], op.args[3:6], strict=True):

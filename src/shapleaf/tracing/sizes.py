@@ -173,17 +173,19 @@ def told(
     """What the lengths that a call was told say: of whom they are the size, and what must not be parted."""
     name = key.rpartition(":")[2].partition("#")[0]
     plain: list[int] = []
+    named: list[int] = []
     for size, result, axis in arrivals(name, args, kwargs, out):
         if isinstance(size, Size) and (made := measured(name, size, args, result, axis)) is not None:
             flow.fields[result] = [*flow.of(result), made]
         labels = along(flow.of(result), axis)
+        named.append(axis)
         if isinstance(size, Size):
             yield Use(size.origin, size.factor, labels, result.shape[axis])
         elif labels is not None and name in VIEWS:
             plain.append(axis)
             yield View(key, axis, labels)
     for labels in flow.of(out) if plain else ():
-        rest = [axis for axis in axes_of(labels) if axis not in plain]
+        rest = [axis for axis in axes_of(labels) if axis not in named]
         if rest and max(rest) < max(plain):  # as in view(-1, 2): there can be fewer pairs
             flow.grid(labels, pinned=plain)
 

@@ -250,20 +250,13 @@ class Tracer(Calls):
 
     def _see(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         op = OpCall(func, args, kwargs, out, self.flow, func.overloadpacket.__name__, self._place, self._call)
-        active = any(op.active(tensor) for tensor in op.tensors)
-        self.trail.reached.update(id(tensor) for tensor in op.tensors)
-        if active:
-            # What depends on the inputs alone is the same whatever units are there.
-            learned = any(self.flow.active.get(t, t.is_floating_point()) for t in op.tensors)
-            for result in op.outputs:
-                self.flow.active[result] = learned
+        self._activate(op)
         if self._whole:
             return
         if op.name in LEAKS:
             self._leak(op.name, op.tensors)
-        for tensor in op.tensors:
-            for labels in self.flow.places.get(tensor, []):
-                self.flow.freeze(labels, op.why("reads which place a unit has"))
+        for labels in (labels for tensor in op.tensors for labels in self.flow.places.get(tensor, [])):
+            self.flow.freeze(labels, op.why("reads which place a unit has"))
         rule = rule_for(func, self.rules)
         rule(op)
         if op.name == "expand" and self._call.rpartition(":")[2].partition("#")[0] in ALIGNED:
@@ -273,9 +266,8 @@ class Tracer(Calls):
             origin = next((self._origin[t] for t in op.tensors[:1] if t in self._origin), None)
             for result in op.outputs if origin is not None else ():
                 self._origin[result] = origin
-        if self._forked:
-            for tensor in op.tensors + op.outputs:
-                self.hold(tensor, self._forked)
+        for tensor in op.tensors + op.outputs if self._forked else ():
+            self.hold(tensor, self._forked)
         if self.record:
             self.trail.contractions += op.contractions
         if self._call:
@@ -283,6 +275,14 @@ class Tracer(Calls):
         else:
             for consumed in op.consumed:
                 self.flow.freeze(consumed.labels, op.why("read outside any torch function"))
+
+    def _activate(self, op: OpCall) -> None:
+        """What depends on the inputs alone is the same whatever units are there."""
+        self.trail.reached.update(id(tensor) for tensor in op.tensors)
+        if any(op.active(tensor) for tensor in op.tensors):
+            learned = any(self.flow.active.get(t, t.is_floating_point()) for t in op.tensors)
+            for result in op.outputs:
+                self.flow.active[result] = learned
 
     def _place(self) -> str:
         frame = sys._getframe(1)
