@@ -216,11 +216,11 @@ class Tracer(Calls):
 
     def _mine(self, consumed: Consumed, fields: list[Tensor], labels: Tensor) -> Tensor | None:
         """Which field of the argument the operand's is; movement keeps their order."""
-        moved = [labels is consumed.labels for labels in self.flow.of(consumed.operand)]
-        if len(moved) == len(fields) and any(moved):
-            return fields[moved.index(True)]
-        found = [mine for mine in fields if bool(torch.isin(labels, mine).any())]
-        return found[0] if len(found) == 1 else None
+        moved = [field is consumed.labels for field in self.flow.of(consumed.operand)]
+        found = [i for i, mine in enumerate(fields) if bool(torch.isin(labels, mine).any())]
+        if len(found) > 1 and len(moved) == len(fields):
+            found = [i for i in found if moved[i]]
+        return fields[found[0]] if len(found) == 1 else None
 
     def _elsewhere(self, key: str, position: int, leaf: Tensor) -> bool:
         """Whether, now that there are twice as many examples, another axis than the first has grown."""
