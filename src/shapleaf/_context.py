@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import linecache
 import os
 import traceback
@@ -217,20 +218,42 @@ def reseed(seed: int) -> None:
 
 @contextlib.contextmanager
 def buffers(model: nn.Module) -> Iterator[None]:
-    """Buffers that the block writes to or replaces are themselves again afterwards."""
+    """Buffers that the block writes to or replaces are themselves again afterwards.
+
+    So are tensors that modules hold as attributes, as older norms of weights do with what they compute
+    before each run; unless these have another shape by now.
+    """
     owned = [(module, dict(module._buffers)) for module in model.modules()]
     before = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    computed = [(m, key, value) for m in model.modules() for key, value in vars(m).items() if _plain(value)]
     try:
         yield
     finally:
         for module, own in owned:
             module._buffers.clear()
             module._buffers.update(own)
+        for module, key, value in computed:
+            now = vars(module).get(key)
+            if isinstance(now, Tensor) and now is not value and now.shape == value.shape:
+                vars(module)[key] = value
         with torch.no_grad():
             for buffer, value in before:
                 # What autograd saved for the user's own backward must not count as modified.
                 if not buffer.is_meta and not torch.equal(buffer, value):
                     buffer.copy_(value)
+
+
+def _plain(value: object) -> bool:
+    return isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
+
+
+def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """A deep copy, also of modules that hold tensors with a history, which PyTorch does not copy."""
+    memo = {} if memo is None else memo
+    for value in (value for module in model.modules() for value in vars(module).values()):
+        if _plain(value) and not value.is_leaf:
+            memo.setdefault(id(value), value.detach().clone())
+    return copy.deepcopy(model, memo)
 
 
 @contextlib.contextmanager

@@ -149,3 +149,42 @@ def test_parts_in_which_every_unit_has_as_many_places_need_nothing() -> None:
     flow.unite(torch.tensor([1, 2, 1, 2]), torch.tensor([3, 4, 5, 6]))
     flow.splits.append(parts([3, 4], [5, 6]))
     assert flow.solve()[1:].tolist() == [1, 2, 1, 2, 1, 2]
+
+
+def labels_up_to(count: int) -> Labeling:
+    labeling = Labeling()
+    labeling.own("w", torch.zeros(count))
+    return labeling
+
+
+def test_what_a_view_meets_along_one_axis_is_held_where_its_units_are_whole_and_united_where_not() -> None:
+    for closed in (True, False):
+        labeling = labels_up_to(6)
+        view, part = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[5, 6]])
+        if closed:
+            labeling.close(view, 1)
+        (field,) = labeling.meet([([view], [2, 2]), ([part], [1, 2])], [2, 2], "met")
+        assert torch.equal(field, view)
+        root = labeling.solve()
+        assert root.tolist() == ([0, 1, 1, 3, 3, 0, 0] if closed else [0, 1, 2, 1, 2, 1, 2])
+
+
+def test_pinned_axes_of_one_view_add_up() -> None:
+    labeling = labels_up_to(4)
+    view = torch.tensor([[1, 2], [3, 4]])
+    labeling.grid(view)
+    labeling.grid(view, pinned=(1,))
+    assert labeling.solve().tolist() == [0, 1, 1, 3, 3]
+    labeling.grid(view, pinned=(0,))
+    assert labeling.solve().tolist() == [0, 1, 1, 1, 1]
+
+
+def test_several_identities_of_an_axis_are_paired_or_all_but_the_first_are_held() -> None:
+    labeling = labels_up_to(10)
+    mine = [torch.tensor([1, 1, 2, 2]), torch.tensor([3, 4, 3, 4])]
+    theirs = [torch.tensor([7, 8, 7, 8]), torch.tensor([5, 5, 6, 6])]
+    labeling.agree(mine, theirs, "several")
+    assert labeling.solve()[:9].tolist() == [0, 1, 2, 3, 4, 1, 2, 3, 4]
+    labeling.agree(mine, [torch.tensor([7, 8, 9, 10])], "several")
+    root = labeling.solve()
+    assert root[3] == root[4] == 0

@@ -48,6 +48,17 @@ PASS: dict[str, tuple[Function, int]] = {
     "data": (lambda x: x.data * 2 + x, 8),
     "cut off in place": (lambda x: x.mul(2).detach_(), 8),
     "new tensor": (lambda x: x.detach().clone(), 8),
+    "shape in place": (lambda x: x.mul(1).unsqueeze_(1).transpose_(1, 2).mul(2).squeeze_(2).t_().t(), 8),
+    "complex": (lambda x: torch.complex(x, x * x).abs(), 8),
+    "complex and back": (lambda x: torch.view_as_real(torch.polar(x, x)).sum(2), 8),
+    "pairs become complex": (lambda x: torch.view_as_complex(torch.stack([x, x * x], -1)).abs(), 8),
+    "made to measure": (
+        lambda x: x + x.new_ones(len(x), x.shape[1]) * torch.zeros(1, x.shape[1]).double(),
+        8,
+    ),
+    "expanded to measure": (lambda x: x * x.sum(1, keepdim=True).expand(-1, x.shape[1]), 8),
+    "expanded as another": (lambda x: x * x.sum(1, keepdim=True).expand_as(x), 8),
+    "rrelu": (F.rrelu, 8),
     "one operand broadcast": (lambda x: x * x.sum(1, keepdim=True), 8),
     "roll of examples": (lambda x: x.roll(1, 0), 8),
     "dropout": (lambda x: F.dropout(F.alpha_dropout(x, 0.2), 0.5, training=False), 8),
@@ -74,6 +85,12 @@ COUPLE: dict[str, tuple[Function, int, int]] = {
         lambda x: x.view(len(x), 2, 2, -1).transpose(1, 3).reshape(len(x), -1),
         8,
         2,
+    ),
+    "a sum over a part of a view": (lambda x: x.view(len(x), 2, -1).sum(1), 4, 4),
+    "constants along a part of a view": (
+        lambda x: (x.view(len(x), -1, 2) * torch.arange(1.0, 3)).flatten(1),
+        8,
+        4,
     ),
     "shuffle": (lambda x: F.channel_shuffle(x[..., None], 4)[..., 0], 8, 2),
 }
@@ -109,15 +126,9 @@ def test_a_statistic_over_units_is_not_exact(name: str) -> None:
 
 
 FREEZE: dict[str, tuple[Function, int, str]] = {
-    "cumsum": (lambda x: x.cumsum(1), 8, "no rule (cumsum in the model, test_ops.py"),
-    "fft": (lambda x: torch.fft.fft(x).real, 8, "no rule (_fft_r2c in"),
-    "complex": (lambda x: torch.complex(x, x).abs(), 8, "no rule (complex in"),
-    "sort": (lambda x: x.sort(1).values, 8, "no rule (sort in"),
-    "index": (lambda x: x[:, [0, 2, 4]], 3, "no rule (index in"),
-    "norm": (F.normalize, 8, "no rule (linalg_vector_norm in"),
-    "matrix by vector": (lambda x: x * (x @ x.new_ones(x.shape[1]))[:, None], 8, "no rule (mv in"),
-    "in place without a rule": (lambda x: x.cumsum_(1) + 1, 8, "no rule (cumsum_ in"),
-    "shape in place": (lambda x: x.unsqueeze_(1).mul(2).squeeze_(1), 8, "no rule (unsqueeze_ in"),
+    "no rule": (lambda x: x.renorm(2, 0, 1.0), 8, "no rule (renorm in the model, test_ops.py"),
+    "strides": (lambda x: x.as_strided((len(x), 8), (8, 1)), 8, "no rule (as_strided in"),
+    "squeezed in place": (lambda x: x[:, None, :, None].squeeze_(), 8, "drops axes that it does not name"),
     "other bits": (lambda x: x.view(torch.int64).view(torch.float64), 8, "no rule (view in"),
     "slice": (lambda x: x[:, :5], 5, "takes a part with fixed bounds (slice in"),
     "every second": (lambda x: x[:, ::2], 4, "takes a part with fixed bounds (slice in"),
@@ -130,9 +141,7 @@ FREEZE: dict[str, tuple[Function, int, str]] = {
     "roll of all": (lambda x: x.roll(3), 8, "moves places along units (roll in"),
     "windows": (lambda x: x.unfold(1, 2, 2).sum(2), 4, "moves places along units (unfold in"),
     "full-length constant": (lambda x: x * torch.arange(8.0), 8, "meets a tensor without units there (mul"),
-    "expanded": (lambda x: x * x.sum(1, keepdim=True).expand_as(x), 8, "meets a tensor without units"),
-    "part of a view": (lambda x: x.view(len(x), 2, -1).sum(1), 4, "reduces a part of a view (sum in"),
-    "written into": (lambda x: x.clone().index_fill_(1, torch.tensor([0]), 0), 8, "no rule (index_fill_ in"),
+    "expanded": (lambda x: x * x.sum(1, keepdim=True).expand(-1, 8), 8, "meets a tensor without units"),
     "values in Python": (lambda x: x + x.sum().item(), 8, "the code reads values (_local_scalar_dense in"),
     "values in NumPy": (lambda x: x + torch.from_numpy(x.numpy()), 8, "the code reads values (numpy in"),
     "values in lists": (lambda x: x + len(x.tolist()), 8, "the code reads values (tolist in"),
@@ -198,6 +207,8 @@ SPATIAL: dict[str, Function] = {
     "crop in space": lambda x: F.pad(x, (-1, -1, -2, 0)),
     "space to depth": lambda x: x.view(*x.shape[:2], 3, 2, 3, 2).permute(0, 3, 5, 1, 2, 4).flatten(1, 3),
     "instance norm": F.instance_norm,
+    "circular": lambda x: F.pad(x, (1, 1, 2, 0), mode="circular"),
+    "rotated": lambda x: x.rot90(1, (2, 3)),
     "roll in space": lambda x: x.roll((1, 2), (2, 3)),
 }
 
@@ -217,18 +228,11 @@ SPATIAL_FREEZE: dict[str, tuple[Function, int, str]] = {
         36,
         "mixes places of units",
     ),
-    "unpool": (lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2), 8, "max_unpool2d"),
-    "depth to space": (lambda x: F.pixel_shuffle(x, 2), 2, "pixel_shuffle"),
-    "sample": (
-        lambda x: F.grid_sample(x, x.new_zeros(len(x), 3, 3, 2), align_corners=False),
-        8,
-        "grid_sampler_2d",
-    ),
     "across channels": (lambda x: F.local_response_norm(x, 3), 8, "mixes places of units (avg_pool3d"),
-    "circular": (
-        lambda x: F.pad(x, (1, 1, 1, 1), mode="circular"),
-        8,
-        "meets a tensor without units there (copy_",
+    "circular across channels": (
+        lambda x: F.pad(x.transpose(1, 3), (1, 1, 0, 0), mode="circular").transpose(1, 3),
+        10,
+        "wraps around units (in the model, test_ops.py",
     ),
     "group norm by number": (lambda x: F.group_norm(x, 2), 8, "group_norm in the model, test_ops.py"),
 }
@@ -326,7 +330,7 @@ def test_weights_made_from_parameters_alone() -> None:
 
 def test_an_op_without_a_rule_is_unknown_unless_pytorch_calls_it_pointwise() -> None:
     aten = torch.ops.aten
-    assert rule_for(aten.cumsum.default, RULES) is unknown
+    assert rule_for(aten.renorm.default, RULES) is unknown
     assert rule_for(aten.sin.default, RULES) is rule_for(aten.sin_.default, RULES) is pointwise
     assert rule_for(aten.view.default, RULES) is not rule_for(aten.view.dtype, RULES)
     assert rule_for(aten.view.dtype, RULES) is unknown

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import shapleaf as sl
-from zoo import Apply, Weights, conv, example, half_plan, head, prove, settle
+from zoo import Apply, Weights, between, conv, example, half_plan, head, prove, prove_exact, settle
 
 VECTORS, MAPS, TOKENS = example(2, 6), example(2, 3, 6, 6), example(2, 5, 6)
 
@@ -102,7 +102,7 @@ def test_examples_along_another_axis_freeze(examples: int) -> None:
         sl.trace(model, example(examples, 5, 6))
 
 
-def test_two_kinds_of_units_in_one_argument_are_frozen() -> None:
+def test_of_two_kinds_of_units_in_one_argument_the_first_may_go() -> None:
     model = settle(
         Apply(
             lambda self, x: self.c(torch.einsum("ni,nj->nij", self.a(x), self.b(x)).flatten(1)),
@@ -111,8 +111,12 @@ def test_two_kinds_of_units_in_one_argument_are_frozen() -> None:
             c=nn.Linear(20, 2),
         )
     )
-    with pytest.raises(sl.TraceError, match="c:linear#0 reads two kinds of units at once"):
-        sl.trace(model, VECTORS)
+    graph = sl.trace(model, VECTORS)
+    assert [(g.name, g.size, g.exact) for g in graph] == [("a", 4, True)]
+    assert owners(graph["a"])["c.weight[1]"] == [[5 * i + j for j in range(5)] for i in range(4)]
+    (held,) = (b.reason for b in graph.blocked if (b.tensor, b.dim) == ("b.weight", 0))
+    assert held.startswith("contracts several kinds of units at once (addmm in c, ")
+    prove(model, VECTORS, graph)
 
 
 def test_the_unit_of_a_grouped_convolution_is_a_whole_group() -> None:
@@ -186,3 +190,139 @@ def test_macs_are_the_lengths_of_the_axes() -> None:
 
     lengths = [(op.scale, [length(axis) for axis in op.axes]) for op in ops]
     assert lengths == [(9 * 36, [8, 3]), (2 * 9 * 36, [8]), (1, [288, 5]), (1, [5, 2])]
+
+
+def raw(f: Any, **shapes: tuple[int, ...]) -> nn.Module:
+    return settle(Weights(f, **shapes))
+
+
+def test_heads_and_their_dimensions_are_contracted_at_once() -> None:
+    """The first identity of the axis, heads, may go; the other one is held."""
+    model = raw(
+        lambda s, x: torch.einsum("bthd,hdo->bto", torch.einsum("btc,chd->bthd", x, s.a).relu(), s.b),
+        a=(6, 4, 2),
+        b=(4, 2, 3),
+    )
+    inputs = example(2, 5, 6)
+    graph = sl.trace(model, inputs)
+    assert [g.size for g in graph] == [4]
+    assert owners(graph["a"]) == {"a[1]": [[0], [1], [2], [3]], "b[0]": [[0], [1], [2], [3]]}
+    prove(model, inputs, graph)
+
+
+PATTERNS: dict[str, tuple[Any, dict[str, tuple[int, ...]], list[int]]] = {
+    "channels mixed": (
+        lambda s, x: torch.einsum("nc,oc->no", torch.einsum("nc,oc->no", x, s.a).relu(), s.b),
+        {"a": (8, 6), "b": (3, 8)},
+        [8],
+    ),
+    "matrix by vector": (
+        lambda s, x: torch.mv((x @ s.a).relu(), s.v)[:, None],
+        {"a": (6, 8), "v": (8,)},
+        [8],
+    ),
+    "with a bias": (
+        lambda s, x: torch.addmv(s.b, (x @ s.a).relu(), s.v)[:, None],
+        {"a": (6, 8), "v": (8,), "b": (1,)},
+        [8],
+    ),
+    "outer": (lambda s, x: torch.outer(x.sum(1), s.v).relu() @ s.w, {"v": (8,), "w": (8, 3)}, [8]),
+    "outer with a bias": (
+        lambda s, x: torch.addr(s.b, x.sum(1), s.v).relu() @ s.w,
+        {"b": (8,), "v": (8,), "w": (8, 3)},
+        [8],
+    ),
+    "summed over both": (
+        lambda s, x: torch.einsum("ni,ni->n", x @ s.a, x @ s.b)[:, None],
+        {"a": (6, 5), "b": (6, 5)},
+        [5],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_units_are_contracted(name: str) -> None:
+    f, shapes, sizes = PATTERNS[name]
+    model = raw(f, **shapes)
+    graph = sl.trace(model, VECTORS)
+    assert [(g.size, g.exact) for g in graph] == [(size, True) for size in sizes]
+    prove(model, VECTORS, graph)
+
+
+def test_a_dot_product_has_no_examples() -> None:
+    model = raw(lambda s, x: (x.sum(0) @ s.a).relu().dot(s.v) * x, a=(6, 8), v=(8,))
+    with pytest.raises(
+        sl.TraceError, match="what :dot#0 reads does not have the examples along its first axis"
+    ):
+        sl.trace(model, VECTORS)
+
+
+def test_what_is_contracted_twice_within_one_call_cannot_be_masked_and_stays() -> None:
+    model = raw(lambda s, x: torch.einsum("nc,ck,kd->nd", x, s.a, s.b), a=(6, 8), b=(8, 3))
+    with pytest.raises(sl.TraceError, match="einsum#0, where units cannot be masked"):
+        sl.trace(model, VECTORS)
+
+
+@pytest.mark.parametrize("turn", [lambda g: g.sum(2), lambda g: g.sum(1), lambda g: (g @ g).sum(2)])
+def test_products_of_units_with_themselves(turn: Any) -> None:
+    """One tensor has the same units along two axes: masks lie on the one that is read."""
+    model = between(lambda x: turn(x[:, :, None] @ x[:, None, :]))
+    graph = sl.trace(model, VECTORS)
+    assert [(g.name, g.size, g.exact) for g in graph] == [("a", 8, True)]
+    prove(model, VECTORS, graph)
+
+
+def test_a_bilinear_layer() -> None:
+    model = settle(
+        Apply(
+            lambda self, x: self.h(self.m(self.a(x).relu(), self.b(x).relu()).relu()),
+            a=nn.Linear(6, 5), b=nn.Linear(6, 4), m=nn.Bilinear(5, 4, 7), h=nn.Linear(7, 3),
+        )
+    )  # fmt: skip
+    graph = sl.trace(model, VECTORS)
+    assert [(g.name, g.size, g.exact) for g in graph] == [("a", 5, True), ("b", 4, True), ("m", 7, True)]
+    assert {s.tensor: s.dim for s in graph["b"].slices} == {"b.weight": 0, "b.bias": 0, "m.weight": 2}
+    prove(model, VECTORS, graph)
+    pruned = sl.prune(model, sl.plan(graph, {"a": [0, 1], "b": [2], "m": [0, 3, 4]})).model
+    assert (pruned.m.in1_features, pruned.m.in2_features, pruned.m.out_features) == (2, 1, 3)
+    assert next(op for op in graph.ops if op.call == "m:bilinear#0").scale == 1
+
+
+def prototypes(f: Any) -> nn.Module:
+    table = Weights(lambda self, x: x, weight=(5, 8))
+    return settle(
+        Apply(
+            lambda self, x: self.h(f(self.a(x), self.p.weight)), a=nn.Linear(6, 8), p=table, h=nn.Linear(5, 3)
+        )
+    )
+
+
+def test_distances() -> None:
+    """From parameters they are not exact: their own part of the distance goes with the unit."""
+    model = prototypes(torch.cdist)
+    graph = sl.trace(model, VECTORS)
+    assert [(g.name, g.size, g.exact) for g in graph] == [("a", 8, False), ("p", 5, True)]
+    assert graph["a"].reason.startswith("a distance from parameters (_cdist_forward in the model")
+    prove_exact(model, VECTORS, graph)
+    sl.prune(model, half_plan(graph))
+    between_two = settle(
+        Apply(
+            lambda self, x: torch.cdist(self.a(x)[:, None], self.b(x)[:, None])[:, 0],
+            a=nn.Linear(6, 8), b=nn.Linear(6, 8),
+        )
+    )  # fmt: skip
+    graph = sl.trace(between_two, VECTORS)
+    assert [(g.name, g.size, g.exact) for g in graph] == [("a", 8, True)]
+    prove(between_two, VECTORS, graph)
+    with pytest.raises(sl.TraceError, match="distances of a tensor from itself"):
+        sl.trace(
+            settle(Apply(lambda self, x: torch.cdist(y := self.a(x), y), a=nn.Linear(6, 8))), example(2, 5, 6)
+        )
+
+
+def test_cosine_similarity() -> None:
+    model = prototypes(lambda x, p: F.cosine_similarity(x[:, None], p, dim=-1))
+    graph = sl.trace(model, VECTORS)
+    assert [(g.name, g.size, g.exact) for g in graph] == [("a", 8, False), ("p", 5, True)]
+    prove_exact(model, VECTORS, graph)
+    sl.prune(model, half_plan(graph))

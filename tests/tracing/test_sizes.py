@@ -113,7 +113,8 @@ def test_a_shape_remembers_the_labels_along_its_axes() -> None:
 )
 def test_where_sizes_arrive(name: str, args: tuple[Any, ...], axes: list[int]) -> None:
     out = torch.zeros(2, 4, 2)
-    assert [axis for _, _, axis in arrivals(name, (out, *args), {}, out)] == axes
+    found = [*arrivals(name, (out, *args), {}, out)]
+    assert [axis for size, _, axis in found if isinstance(size, Size)] == axes
 
 
 def test_sizes_of_the_ops_of_a_program_arrive() -> None:
@@ -151,9 +152,11 @@ def test_every_part_of_a_split_arrives_by_its_own_size() -> None:
     assert [a for *_, a in arrivals("split", (x, four), {"dim": -1}, x.split(4, 1))] == [1]
     assert [a for *_, a in arrivals("split", (x, [four, four], 1), {}, x.split(4, 1))] == [1, 1]
     five, (part, rest) = Size.of(5, "n"), x.split([5, 3], 1)
-    ((size, tensor, axis),) = arrivals("split", (x, [five, 3], 1), {}, (part, rest))
-    assert (size, axis) == (five, 1)
+    ((size, tensor, axis), (three, other, _)) = arrivals("split", (x, [five, 3], 1), {}, (part, rest))
+    assert (size, axis, three) == (five, 1, 3)
+    assert type(three) is int
     assert tensor is part
+    assert other is rest
     (found,) = arrivals("group_norm", (x, four), {}, x)
     assert (found[0].factor, found[2]) == (2, 1)
 

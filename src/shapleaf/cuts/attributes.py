@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrize import is_parametrized
 
+from .. import _context
 from ..errors import PlanError
 from ..layers import SUCCESSORS
 from ..records import Edit, Plan
@@ -30,21 +33,43 @@ def update(model: nn.Module, tensors: Iterable[str]) -> tuple[Edit, ...]:
     named = dict([*model.named_parameters(), *model.named_buffers()])
     cut = {id(named[name]) for name in tensors}
     edits: list[Edit] = []
-    for name, module in model.named_modules():
-        held = [*module._parameters.values(), *module._buffers.values()]
-        if not any(id(tensor) in cut for tensor in held):
-            continue
-        mine = [
-            Edit(module=name, attribute=attribute, before=before, after=after)
-            for attribute, after in _sizes(module).items()
-            if (before := getattr(module, attribute)) != after
-        ]
-        if type(module) in SUCCESSORS:
-            before, after = (_NAMES[kind] for kind in (type(module), SUCCESSORS[type(module)]))
-            mine.append(Edit(module=name, attribute="__class__", before=before, after=after))
-        edits += mine
+    # Weights may be computed when they are asked for; spectral norm then takes a step in train mode.
+    with torch.no_grad(), _context.mode(model, train=False):
+        for name, module in model.named_modules():
+            if not any(id(tensor) in cut for tensor in held(module)):
+                continue
+            edits += [
+                Edit(module=name, attribute=attribute, before=before, after=after)
+                for attribute, after in _sizes(module).items()
+                if (before := getattr(module, attribute)) != after
+            ]
+            if type(module) in SUCCESSORS:
+                before, after = (_NAMES[kind] for kind in (type(module), SUCCESSORS[type(module)]))
+                edits.append(Edit(module=name, attribute="__class__", before=before, after=after))
     redo(model, edits)
     return tuple(edits)
+
+
+def held(module: nn.Module) -> Iterator[Tensor | None]:
+    """The tensors of a layer itself, those behind its parametrizations among them."""
+    yield from module._parameters.values()
+    yield from module._buffers.values()
+    if is_parametrized(module):
+        yield from module.get_submodule("parametrizations").parameters()
+
+
+def weights(module: nn.Module) -> list[Tensor]:
+    """A layer's weight, or what it is computed from."""
+    if is_parametrized(module, "weight"):
+        return [*module.get_submodule("parametrizations.weight").parameters()]
+    own = ("weight", "weight_v", "weight_orig")
+    return [t for name, t in module._parameters.items() if t is not None and name in own]
+
+
+def _shape(module: nn.Module) -> tuple[int, ...] | None:
+    """The shape of a layer's weight; where older norms compute one before each run, of what they keep."""
+    kept = (getattr(module, f"weight{suffix}", None) for suffix in ("_orig", "_v", ""))
+    return next((tuple(tensor.shape) for tensor in kept if isinstance(tensor, Tensor)), None)
 
 
 def resize(model: nn.Module, plan: Plan) -> tuple[Edit, ...]:
@@ -52,8 +77,7 @@ def resize(model: nn.Module, plan: Plan) -> tuple[Edit, ...]:
     edits = []
     for size in plan.graph.sizes:
         module = model.get_submodule(size.module)
-        terms = zip(size.axis.groups, size.axis.per_unit, strict=True)
-        after = size.axis.fixed + round(sum(n * len(plan.keep[group]) for group, n in terms))
+        after = plan.length(size.axis)
         value = getattr(module, size.attribute)
         before = value if size.index is None else value[size.index]
         if before != after:
@@ -104,41 +128,33 @@ def scale_dropouts(model: nn.Module, rates: dict[str, float]) -> tuple[Edit, ...
 
 def _sizes(module: nn.Module) -> dict[str, Any]:
     kind = next((kind for kind in _HELD if isinstance(module, kind)), None)
-    weight = getattr(module, "weight", None)
-    return {} if kind is None or (weight is None and kind in _AFFINE) else _HELD[kind](module)
+    shape = _shape(module)
+    return {} if kind is None or (shape is None and kind in _AFFINE) else _HELD[kind](module, shape)
 
 
-def _linear(module: Any) -> dict[str, Any]:
-    return {"out_features": len(module.weight), "in_features": module.weight.shape[1]}
-
-
-def _transposed(module: Any) -> dict[str, Any]:
-    rows, columns = module.weight.shape[:2]
+def _transposed(module: Any, shape: tuple[int, ...]) -> dict[str, Any]:
+    rows, columns = shape[:2]
     groups = rows // (module.in_channels // module.groups) if module.groups > 1 else 1
     return {"in_channels": rows, "out_channels": columns * groups, "groups": groups}
 
 
-def _convolution(module: Any) -> dict[str, Any]:
-    rows, columns = module.weight.shape[:2]
+def _convolution(module: Any, shape: tuple[int, ...]) -> dict[str, Any]:
+    rows, columns = shape[:2]
     groups = rows // (module.out_channels // module.groups) if module.groups > 1 else 1
     return {"out_channels": rows, "in_channels": columns * groups, "groups": groups}
 
 
-def _batch_norm(module: Any) -> dict[str, Any]:
-    tensor = module.weight if module.weight is not None else module.running_mean
-    return {} if tensor is None else {"num_features": len(tensor)}
+def _batch_norm(module: Any, shape: tuple[int, ...] | None) -> dict[str, Any]:
+    shape = shape or (None if module.running_mean is None else tuple(module.running_mean.shape))
+    return {} if shape is None else {"num_features": shape[0]}
 
 
-def _group_norm(module: Any) -> dict[str, Any]:
+def _group_norm(module: Any, shape: tuple[int, ...]) -> dict[str, Any]:
     width = module.num_channels // module.num_groups
-    return {"num_channels": len(module.weight), "num_groups": len(module.weight) // width}
+    return {"num_channels": shape[0], "num_groups": shape[0] // width if module.num_groups > 1 else 1}
 
 
-def _last_axes(module: Any) -> dict[str, Any]:
-    return {"normalized_shape": tuple(module.weight.shape)}
-
-
-def _attention(module: Any) -> dict[str, Any]:
+def _attention(module: Any, _: Any) -> dict[str, Any]:
     packed = module.in_proj_weight
     query, key, value = (
         [packed] * 3 if packed is not None else [getattr(module, f"{n}_proj_weight") for n in "qkv"]
@@ -146,18 +162,20 @@ def _attention(module: Any) -> dict[str, Any]:
     return {"embed_dim": query.shape[1], "kdim": key.shape[1], "vdim": value.shape[1]}
 
 
-_HELD: dict[type[nn.Module], Callable[[Any], dict[str, Any]]] = {
-    nn.Linear: _linear,
+_HELD: dict[type[nn.Module], Callable[[Any, Any], dict[str, Any]]] = {
+    nn.Linear: lambda _, shape: {"out_features": shape[0], "in_features": shape[1]},
+    nn.Bilinear: lambda _, s: {"out_features": s[0], "in1_features": s[1], "in2_features": s[2]},
     _ConvTransposeNd: _transposed,
     _ConvNd: _convolution,
     _NormBase: _batch_norm,
-    nn.LayerNorm: _last_axes,
-    nn.RMSNorm: _last_axes,
+    nn.LayerNorm: lambda _, shape: {"normalized_shape": shape},
+    nn.RMSNorm: lambda _, shape: {"normalized_shape": shape},
     nn.GroupNorm: _group_norm,
-    nn.Embedding: lambda m: {"num_embeddings": len(m.weight), "embedding_dim": m.weight.shape[1]},
+    nn.Embedding: lambda _, shape: {"num_embeddings": shape[0], "embedding_dim": shape[1]},
+    nn.EmbeddingBag: lambda _, shape: {"num_embeddings": shape[0], "embedding_dim": shape[1]},
     nn.MultiheadAttention: _attention,
-    nn.RNNCellBase: lambda m: {"input_size": m.weight_ih.shape[1]},
-    nn.PReLU: lambda m: {"num_parameters": len(m.weight)},
+    nn.RNNCellBase: lambda module, _: {"input_size": module.weight_ih.shape[1]},
+    nn.PReLU: lambda _, shape: {"num_parameters": shape[0]},
 }
 """Kind of layer to the sizes that its tensors say; the first kind that fits counts."""
 _AFFINE = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)

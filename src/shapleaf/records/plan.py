@@ -12,7 +12,7 @@ import torch
 
 from ..errors import PlanError
 from ._base import Part, Record
-from .graph import Graph
+from .graph import Axis, Graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,6 +69,11 @@ class Plan(Record):
             if len({Fraction(*count) for count in counts.values()}) > 1:
                 received = ", ".join(f"{name} {kept} of {size}" for name, (kept, size) in counts.items())
                 raise PlanError(f"tied groups must keep equal shares of their units; received {received}.")
+
+    def length(self, axis: Axis) -> int:
+        """How long an axis is that some of the units lie along."""
+        terms = zip(axis.groups, axis.per_unit, strict=True)
+        return axis.fixed + round(sum(each * len(self.keep[group]) for group, each in terms))
 
     def mask(self, name: str) -> torch.Tensor:
         """A boolean tensor ``(units,)``: True where the unit stays."""

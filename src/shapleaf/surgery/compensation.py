@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .. import _context
 from .._calls import repeats
+from ..cuts import attributes
 from ..data import batches
 from ..errors import PlanError
 from ..layers.recurrent import recur
@@ -166,8 +167,8 @@ def _layer(model: nn.Module, call: str, weight: str, names: dict[int, str]) -> s
     else:
         name = call.rpartition(":")[0]
         layer = model.get_submodule(name)
-        found = isinstance(layer, nn.Linear | _ConvNd) and names.get(id(layer.weight)) == weight
-        found = found and layer.bias is None
+        own = {names.get(id(tensor)) for tensor in attributes.weights(layer)}
+        found = isinstance(layer, nn.Linear | _ConvNd) and weight in own and layer.bias is None
     if not found:
         raise PlanError(
             f"the mean of removed units cannot be folded behind {weight}, which {call} reads: "
@@ -180,5 +181,5 @@ def _layer(model: nn.Module, call: str, weight: str, names: dict[int, str]) -> s
 def add_bias(model: nn.Module, name: str, value: Tensor) -> None:
     """Give a Linear or convolution without bias one."""
     module = model.get_submodule(name)
-    weight = module.get_parameter("weight")
+    weight = attributes.weights(module)[0]
     module.bias = nn.Parameter(value.to(weight), requires_grad=weight.requires_grad)

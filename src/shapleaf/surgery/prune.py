@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.optim import Optimizer
 
+from .. import _context
 from ..cuts import attributes, slicing
 from ..errors import PlanError
 from ..programs import instead
@@ -48,7 +48,7 @@ def prune(
     try:
         for parameter, _ in gradients:
             parameter.grad = None
-        pruned = copy.deepcopy(model)
+        pruned = _context.copied(model)
     finally:
         for parameter, gradient in gradients:
             parameter.grad = gradient
@@ -147,11 +147,13 @@ def replay(model: nn.Module, receipt: Receipt) -> nn.Module:
 def _with_new_biases(model: nn.Module, what: slicing.Cuts, changes: Changes) -> slicing.Cuts:
     """New biases are unknown to the graph; they are cut like the outputs of their weight."""
     new = {}
+    names = {id(tensor): name for name, tensor in model.named_parameters()}
     for name in changes.biases:
-        prefix = f"{name}." if name else ""
-        outputs = 1 if isinstance(model.get_submodule(name), _ConvTransposeNd) else 0
-        if outputs in what.get(f"{prefix}weight", {}):
-            new[f"{prefix}bias"] = {0: what[f"{prefix}weight"][outputs]}
+        module = model.get_submodule(name)
+        outputs = 1 if isinstance(module, _ConvTransposeNd) else 0
+        for weight in (names[id(t)] for t in attributes.weights(module)):
+            if outputs in what.get(weight, {}):
+                new[f"{name}.bias" if name else "bias"] = {0: what[weight][outputs]}
     return {**what, **new}
 
 

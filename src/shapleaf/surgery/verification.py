@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,8 +17,10 @@ from ..masking import Gates, Masked
 from ..programs import instead
 from ..records import Plan
 from ..tracing.inputs import imitate
-from ..tracing.norms import layer_norm
-from ..tracing.ops import RULES, STATISTICS, batch_norm, normalise, reduce, reduced_axes, total
+from ..tracing.norms import batch_norm, group_norm, layer_norm, weight_norm
+from ..tracing.ops import RULES
+from ..tracing.products import vector_product
+from ..tracing.statistics import STATISTICS, normalise, reduce, reduced_axes, total, vector_norm
 
 
 class Proof:
@@ -114,7 +117,7 @@ class _Sums(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         rule = RULES.get(func.overloadpacket.__name__)
         with torch._C.DisableTorchFunction():
-            if rule in (reduce, total, normalise, layer_norm) and given[0].is_floating_point():
+            if rule in _REPLACED and given[0].is_floating_point():
                 self._replace(rule, args, kwargs or {}, given[0], _context.tensors(out), active=active)
             elif rule is batch_norm and not (active and _runs_on_known_statistics(func, args)):
                 out[0].copy_(given[0])
@@ -125,19 +128,38 @@ class _Sums(TorchDispatchMode):
     def _replace(
         self, rule: Any, args: Any, kwargs: Any, source: Tensor, outs: list[Tensor], *, active: bool
     ) -> None:
-        for out in outs:
+        for out in outs if rule is not weight_norm else ():
             if rule is normalise:
                 out.copy_(source.sigmoid())
             elif rule is layer_norm:
-                affine = [a for a in args[2:4] if isinstance(a, Tensor)]
-                if out.shape == source.shape:
-                    scaled = source.tanh() * affine[0] if affine else source.tanh()
-                    out.copy_(scaled + affine[1] if len(affine) > 1 else scaled)
+                _scale(out, source, args[2:4])
+            elif rule is group_norm:
+                shape = [1, -1, *[1] * (source.ndim - 2)]
+                affine = [None if a is None else a.view(shape) for a in args[1:3]]
+                _scale(out, source, affine if args[6] == 1 else ())
             elif not active:
                 out.fill_(1)
-            elif rule is reduce:
+            elif rule is reduce and out.is_floating_point():
                 bounded = source.tanh().square()
                 out.copy_(bounded.sum(reduced_axes(args, kwargs, source.ndim)).reshape(out.shape))
+        if rule is weight_norm:
+            outs[0].copy_(args[0] * args[1])
+
+
+_REPLACED = (
+    reduce, total, vector_norm, normalise, layer_norm, group_norm, weight_norm, vector_product
+)  # fmt: skip
+"""Rules of the ops whose results depend on how many units there are."""
+
+
+def _scale(out: Tensor, source: Tensor, affine: Sequence[Tensor | None]) -> None:
+    """What a norm does without its statistic: weights and biases, as far as there are any."""
+    if out.shape != source.shape or not affine:
+        return
+    scaled = source.tanh()
+    weight, bias = (*affine, None)[:2]
+    scaled = scaled if weight is None else scaled * weight
+    out.copy_(scaled if bias is None else scaled + bias)
 
 
 def _runs_on_known_statistics(func: Any, args: Any) -> bool:

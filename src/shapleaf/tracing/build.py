@@ -24,8 +24,12 @@ STRUCTURAL = ("a convolution kernel", "each group's own channels")
 """Reasons that hold by construction and are no news to the reader of a graph."""
 
 
-def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
-    """The graph of a traced model.
+Views = dict[str, dict[int, Axis]]
+"""Calls to the lengths of some axes of what they return, under any plan."""
+
+
+def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> tuple[Graph, Views]:
+    """The graph of a traced model, and the lengths that its code names by plain numbers.
 
     Raises:
         TraceError: nothing can be removed; the message gives the reasons.
@@ -53,7 +57,7 @@ def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
         )
         for number, name in enumerate(names)
     )
-    return Graph(
+    graph = Graph(
         groups=tuple(groups),
         tensors=_tensors(model),
         ops=tuple(_op(units, names, c, examples) for c in trail.contractions),
@@ -65,6 +69,16 @@ def build(model: nn.Module, trail: Trail, inputs: Any, examples: int) -> Graph:
         inputs=inputs,
         notes=tuple(dict.fromkeys(trail.notes)),
     )
+    return graph, _views(units, names, trail)
+
+
+def _views(units: Units, names: list[str], trail: Trail) -> Views:
+    found: Views = {}
+    for view in trail.views:
+        axis = _axis(units, names, view.labels, len(view.labels), Fraction(1))
+        if axis.groups:
+            found.setdefault(view.call, {})[view.axis] = axis
+    return found
 
 
 def _slices(axes: list[tuple[Owner, np.ndarray]]) -> tuple[Slice, ...]:
@@ -93,7 +107,8 @@ def _names(units: Units, trail: Trail) -> list[str]:
         owners = [owner for owner, _ in axes]
         rank = [(owner not in made, owner in read) for owner in owners]
         producer = owners[rank.index(min(rank))]
-        bases.append(producer.tensor.rpartition(".")[0] or producer.tensor)
+        layer = producer.tensor.rpartition("parametrizations.")[0] or producer.tensor
+        bases.append(layer.rpartition(".")[0] or producer.tensor)
     return [f"{base}#{n}" if (n := bases[: i + 1].count(base)) > 1 else base for i, base in enumerate(bases)]
 
 

@@ -7,6 +7,7 @@ along. Label 0 means "must stay": an axis on which no field varies is an axis of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -76,7 +77,8 @@ class Labeling:
     """All labels of one trace, and everything the ops said about them.
 
     ``active`` holds the tensors that depend on the inputs, and whether on parameters as well;
-    ``statistics`` those that are a statistic over units, with what to :meth:`blur` should they be used.
+    ``statistics`` those that are a statistic over units, with what to :meth:`blur` should they be used;
+    ``places`` those whose values number units, and the labels of these.
     """
 
     owners: list[Owner] = field(default_factory=list)
@@ -85,8 +87,10 @@ class Labeling:
     frozen: list[tuple[np.ndarray, str]] = field(default_factory=list)
     inexact: list[tuple[np.ndarray, str]] = field(default_factory=list)
     splits: list[tuple[np.ndarray, ...]] = field(default_factory=list)
-    grids: list[tuple[np.ndarray, tuple[int, ...]]] = field(default_factory=list)
+    parts: list[tuple[np.ndarray, np.ndarray, str]] = field(default_factory=list)
+    grids: dict[object, tuple[np.ndarray, tuple[int, ...]]] = field(default_factory=dict)
     fields: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
+    places: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     active: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     statistics: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
 
@@ -122,7 +126,8 @@ class Labeling:
     def blur(self, labels: Tensor, reason: str, axes: Iterable[int] | None = None) -> None:
         """A statistic along these axes, or all: if units lie there, masking and slicing differ."""
         along = [axis for axis in (range(labels.ndim) if axes is None else axes) if varies(labels, axis)]
-        table = labels.movedim(along, [*range(len(along))]).flatten(0, len(along) - 1).flatten(1)
+        places = math.prod(labels.shape[axis] for axis in along)
+        table = labels.movedim(along, [*range(len(along))]).reshape(places, -1)
         self.inexact.append((table.numpy(), reason))
 
     def use(self, tensor: Tensor) -> None:
@@ -137,13 +142,43 @@ class Labeling:
         """
         axes = axes_of(labels)
         array = labels.squeeze().numpy()
-        self.grids.append((array, tuple(axes.index(axis) for axis in pinned if axis in axes)))
+        key = array.shape, array.tobytes()
+        known = self.grids.get(key, (array, ()))[1]
+        self.grids[key] = array, (*known, *(axes.index(axis) for axis in pinned if axis in axes))
 
     def close(self, labels: Tensor, axis: int) -> Tensor:
         """Unite the labels along an axis of a view: what is left varies along the other axes only."""
         first = labels.narrow(axis, 0, 1)
         self.unite(labels, first)
         return first
+
+    def pin(self, labels: Tensor, axes: Iterable[int], reason: str) -> Fields:
+        """What is left of a field where these axes must keep all their places.
+
+        In a view, units that are whole along them: a head with all its dimensions. Else nothing may go.
+        """
+        crossed = [axis for axis in axes if varies(labels, axis)]
+        if crossed and len(crossed) == len(axes_of(labels)):
+            self.freeze(labels, reason)
+            return []
+        for axis in crossed:
+            labels = self.close(labels, axis)
+        return [labels]
+
+    def agree(self, mine: Fields, theirs: Fields, reason: str) -> list[tuple[Tensor, Tensor]]:
+        """Unite the fields of two operands that lie along one axis each; the pairs that were united.
+
+        A merged axis may carry several identities, such as heads and their dimensions: they are paired
+        where they part the places in the same way. Otherwise only the first of each may go.
+        """
+        pairs = [(a, b) for a in mine for b in theirs if len(mine) == len(theirs) == 1 or _alike(a, b)]
+        if not len(mine) == len(theirs) == len(pairs):
+            for labels in [*mine[1:], *theirs[1:]]:
+                self.freeze(labels, reason)
+            pairs = [(mine[0], theirs[0])]
+        for a, b in pairs:
+            self.unite(a.reshape(-1), b.reshape(-1))
+        return pairs
 
     def meet(
         self, operands: Sequence[tuple[Fields, Sequence[int]]], shape: Sequence[int], reason: str
@@ -160,29 +195,21 @@ class Labeling:
             )
             for fields, size in operands
         ]
-        held: Fields = []
-        for axis in range(rank):
-            if shape[axis] > 1 and any(
-                size[axis] > 1 and not any(varies(f, axis) for f in fields) for fields, size in aligned
-            ):
-                for fields, _ in aligned:
-                    held += [f for f in fields if axes_of(f) == (axis,)]
-                    # Of a view, what meets it goes along all of that axis or not at all.
-                    fields[:] = [
-                        self.close(f, axis) if len(axes_of(f)) > 1 and varies(f, axis) else f for f in fields
-                    ]
-        for labels in held:
-            self.freeze(labels, reason)
+        blank = [
+            axis
+            for axis in range(rank)
+            if shape[axis] > 1
+            and any(size[axis] > 1 and not any(varies(f, axis) for f in fields) for fields, size in aligned)
+        ]
         result: Fields = []
         for fields, _ in aligned:
             known = list(result)
-            for mine in fields:
-                if any(mine is labels for labels in held):
-                    continue  # what must stay is as good as no label
+            pinned = [left for labels in fields for left in self.pin(labels, blank, reason)]
+            for mine in self._several(pinned, known, reason):
                 axes = set(axes_of(mine))
                 meets = [other for other in known if axes & set(axes_of(other))]
                 for other in meets:
-                    self.unite(mine, other)
+                    self._meet(mine, other, reason)
                 if not any(axes <= set(axes_of(other)) for other in meets):
                     # What varies along more axes says all that the others said.
                     said = [f for f in meets if set(axes_of(f)) <= axes]
@@ -190,15 +217,37 @@ class Labeling:
                     result.append(mine)
         return result
 
+    def _meet(self, a: Tensor, b: Tensor, reason: str) -> None:
+        """Unite two fields; of a view and a field along a part of its axes that is left to :meth:`solve`."""
+        large, small = (a, b) if len(axes_of(a)) >= len(axes_of(b)) else (b, a)
+        if 0 < len(axes_of(small)) < len(axes_of(large)) and set(axes_of(small)) < set(axes_of(large)):
+            self.parts.append((large.numpy(), small.numpy(), reason))
+        else:
+            self.unite(a, b)
+
+    def _several(self, fields: Fields, known: Fields, reason: str) -> Fields:
+        """The fields left to meet, after those along axes of which one side tells several identities."""
+        for axes in {axes_of(f) for f in fields if len(axes_of(f)) == 1}:
+            mine, theirs = ([f for f in side if axes_of(f) == axes] for side in (fields, known))
+            if theirs and len(mine) + len(theirs) > 2:
+                self.agree(mine, theirs, reason)
+                fields = [f for f in fields if axes_of(f) != axes]
+        return fields
+
     def solve(self) -> np.ndarray:
         """The representative of every label; 0 for the labels that must stay.
 
         Repeats until every axis that code splits into equal parts or into a grid still can be split
-        so, whatever is removed.
+        so, whatever is removed. Where a view meets a field along some of its axes, as heads with their
+        dimensions meet a weight per dimension: if its units turn out whole along these axes, the field
+        stays as it is; else the two become one.
         """
         while True:
             root = self._components()
-            extra = [pair for array, pinned in self.grids for pair in _square(root, array, pinned)]
+            if self.parts:  # before an axis of a grid is chosen to shrink
+                self.pairs.extend(self._decide(root))
+                continue
+            extra = [pair for array, pinned in self.grids.values() for pair in _square(root, array, pinned)]
             if not extra:  # only in settled grids it shows which parts stay equal by themselves
                 kinds = self.signatures(root)
                 extra = [
@@ -209,6 +258,17 @@ class Labeling:
             if not extra:
                 return root
             self.pairs.extend(extra)
+
+    def _decide(self, root: np.ndarray) -> list[Pairs]:
+        """Settle meetings of views with parts of them: all those whose units are whole, else the first."""
+        whole = [part for part in self.parts if _constant(root[part[0]], part[1])]
+        for _, small, reason in whole:
+            self.frozen.append((np.unique(small), reason))
+        if whole:
+            self.parts = [part for part in self.parts if not any(part is other for other in whole)]
+            return []
+        large, small, _ = self.parts.pop(0)
+        return [(large.ravel(), np.broadcast_to(small, large.shape).ravel())]
 
     def signatures(self, root: np.ndarray) -> np.ndarray:
         """For every class a number that is equal for classes on the same multiset of axes."""
@@ -225,11 +285,23 @@ class Labeling:
 Pairs = tuple[np.ndarray, np.ndarray]
 
 
+def _constant(classes: np.ndarray, along: np.ndarray) -> bool:
+    """Whether classes do not vary along the axes that another array varies along."""
+    axes = [axis for axis, size in enumerate(along.shape) if size > 1]
+    return all((classes == classes.take([0], axis)).all() for axis in axes)
+
+
 def _columns(pairs: Sequence[Pairs]) -> Pairs:
     if not pairs:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     left, right = zip(*pairs, strict=True)
     return np.concatenate(left), np.concatenate(right)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Whether two fields along one axis each tell the same places apart."""
+    both = torch.stack([a.reshape(-1), b.reshape(-1)], 1).unique(dim=0)
+    return len(both) == len(a.unique()) == len(b.unique())
 
 
 def _square(root: np.ndarray, grid: np.ndarray, pinned: tuple[int, ...]) -> list[Pairs]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -59,6 +59,19 @@ class OpCall:
         if position < len(self.args):
             return self.args[position]
         return self.kwargs.get(name, default)
+
+    def value(self, name: str) -> Any:
+        """An argument by its name in the op's schema; its default where it was not given."""
+        for position, argument in enumerate(self.func._schema.arguments):
+            if argument.name == name:
+                given = self.args[position] if position < len(self.args) else None
+                return self.kwargs.get(name, argument.default_value if given is None else given)
+        return None
+
+    def past(self, tensor: Tensor, axes: Iterable[int], text: str) -> Fields:
+        """The fields of an operand behind an op that works along some axes and keeps to itself on others."""
+        worked, reason = tuple(axes), self.why(text)
+        return [left for labels in self.flow.of(tensor) for left in self.flow.pin(labels, worked, reason)]
 
     def give(self, tensor: Tensor, fields: Fields) -> None:
         if fields:

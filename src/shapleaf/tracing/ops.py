@@ -7,8 +7,7 @@ freezes everything it touches, by name.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,10 +15,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from .attention import attention
+from .images import patches, places, sample, spatial, unpatch
+from .indexing import along, gather, index, index_put, index_write, scatter
 from .labels import Fields, axes_of, narrow, varies
-from .norms import embedding, group_norm, layer_norm
+from .norms import batch_norm, embedding, embedding_bag, group_norm, layer_norm, weight_norm
 from .opcall import OpCall, Rule
-from .products import batched_matmul, convolution, matmul
+from .products import batched_matmul, bilinear, convolution, distance, matmul, outer, vector_product
+from .statistics import normalise, reduce, total, vector_norm
 
 
 def pointwise(op: OpCall) -> None:
@@ -63,6 +65,41 @@ def move(op: OpCall) -> None:
         op.give(out, fields)
 
 
+def move_in_place(op: OpCall) -> None:
+    """``unsqueeze_`` and its like: the labels move as in the op's twin."""
+    out = op.outputs[0]
+    moved = []
+    for labels in op.flow.of(out):
+        dropped = labels.ndim - out.ndim
+        given = op.args[1] if len(op.args) > 1 else ()
+        if op.name != "squeeze_":
+            moved.append(getattr(torch.ops.aten, op.name[:-1])(labels, *op.args[1:]))
+        elif dropped in (0, 1 if isinstance(given, int) else len(given)):
+            moved.append(labels.squeeze(given) if dropped else labels)
+        else:
+            op.freeze([labels], "drops axes that it does not name")
+    op.give(out, moved)
+
+
+def restride(op: OpCall) -> None:
+    """Global pooling lays its result out anew, element by element; otherwise anything may be read."""
+    (convert if ":adaptive_avg_pool" in op.key else unknown)(op)
+
+
+def as_complex(op: OpCall) -> None:
+    """Pairs of numbers become complex ones: the axis of the pairs has no units."""
+    source = op.tensors[0]
+    pairs = source.ndim - 1
+    op.give(
+        op.outputs[0], [f.squeeze(pairs) for f in op.past(source, [pairs], "makes one number of two units")]
+    )
+
+
+def as_real(op: OpCall) -> None:
+    """Complex numbers become pairs, along an axis without units."""
+    op.give(op.outputs[0], [f.unsqueeze(-1) for f in op.flow.of(op.tensors[0])])
+
+
 def convert(op: OpCall) -> None:
     """The same elements in another dtype, device or memory format."""
     op.give(op.outputs[0], list(op.flow.of(op.tensors[0])))
@@ -70,7 +107,7 @@ def convert(op: OpCall) -> None:
 
 def rotate(op: OpCall) -> None:
     """What wraps around a labelled axis, or slides along it, counts its places: it cannot shrink."""
-    moved = op.arg(2, "dims") if op.name == "roll" else op.arg(1, "dimension")
+    moved = op.arg(1, "dimension") if op.name == "unfold" else op.arg(2, "dims")
     axes = range(op.tensors[0].ndim) if moved in (None, []) else [moved] if isinstance(moved, int) else moved
     for labels in op.flow.of(op.tensors[0]):
         if any(varies(labels, axis % labels.ndim) for axis in axes):
@@ -148,9 +185,16 @@ def join(op: OpCall) -> None:
     """Concatenation: each operand brings its own labels; what carries none must stay."""
     tensors = [t for t in op.args[0] if t.numel()]
     dim = op.arg(1, "dim", 0) % tensors[0].ndim
+    sides = [op.flow.of(tensor) for tensor in tensors]
+    if any(side and not any(varies(f, dim) for f in side) for side in sides):
+        # Beside one whose units are whole along the axis, as rotated heads are, so are those of a view.
+        sides = [
+            [op.flow.close(f, dim) if varies(f, dim) and len(axes_of(f)) > 1 else f for f in side]
+            for side in sides
+        ]
     along: list[Tensor] = []
-    for tensor in tensors:
-        mine = [f for f in op.flow.of(tensor) if varies(f, dim)]
+    for tensor, side in zip(tensors, sides, strict=True):
+        mine = [f for f in side if varies(f, dim)]
         if len(mine) > 1:
             op.freeze(mine, "joins an axis with several identities")
         base = mine[0] if len(mine) == 1 else torch.zeros([1] * tensor.ndim, dtype=torch.int64)
@@ -160,8 +204,8 @@ def join(op: OpCall) -> None:
     full = [max(sizes) for sizes in zip(*(a.shape for a in along), strict=True)]
     joined = narrow(torch.cat([a.expand([*full[:dim], a.shape[dim], *full[dim + 1 :]]) for a in along], dim))
     across = [
-        ([f for f in op.flow.of(t) if not varies(f, dim)], [*t.shape[:dim], 1, *t.shape[dim + 1 :]])
-        for t in tensors
+        ([f for f in side if not varies(f, dim)], [*t.shape[:dim], 1, *t.shape[dim + 1 :]])
+        for t, side in zip(tensors, sides, strict=True)
     ]
     out = op.outputs[0]
     rest = op.flow.meet(
@@ -176,76 +220,6 @@ def stack(op: OpCall) -> None:
     dim = op.arg(1, "dim", 0) % op.outputs[0].ndim
     fields = op.flow.meet([(op.flow.of(t), t.shape) for t in tensors], tensors[0].shape, op.why("stacks"))
     op.give(op.outputs[0], [f.unsqueeze(dim) for f in fields])
-
-
-STATISTICS = ("a statistic over units", "normalises over units")
-"""How the reasons begin for which groups are not exact."""
-
-
-def reduced_axes(args: Sequence[Any], kwargs: Mapping[str, Any], rank: int) -> tuple[int, ...]:
-    """The axes over which a reduction goes."""
-    dims = args[1] if len(args) > 1 else kwargs.get("dim")
-    dims = range(rank) if dims in (None, []) else [dims] if isinstance(dims, int) else dims
-    return tuple(sorted({dim % max(rank, 1) for dim in dims}))
-
-
-def reduce(op: OpCall, exact: bool = False) -> None:
-    """A sum or a statistic along labelled axes reads them; a statistic, or a sum of weights, is not exact."""
-    source = op.tensors[0]
-    axes = set(reduced_axes(op.args, op.kwargs, source.ndim))
-    kept: Fields = []
-    for labels in op.flow.of(source):
-        mine = set(axes_of(labels))
-        if mine <= axes:
-            if op.active(source):
-                op.consume(source, labels)
-            if not (exact and op.active(source)):
-                for out in op.outputs:
-                    op.flow.statistics.setdefault(out, []).append((labels, op.why(STATISTICS[0]), axes))
-        elif mine & axes:
-            op.freeze([labels], "reduces a part of a view")
-        else:
-            kept.append(labels)
-    for out in op.outputs:
-        keepdim = out.ndim == source.ndim
-        drop = tuple(sorted(axes))
-        op.give(out, [f if keepdim else f.squeeze(drop) for f in kept])
-
-
-def total(op: OpCall) -> None:
-    """A sum is exact: an absent unit adds nothing."""
-    reduce(op, exact=True)
-
-
-def normalise(op: OpCall) -> None:
-    """Softmax and the like along a labelled axis: the units stay coupled through a statistic."""
-    source = op.tensors[0]
-    dim = op.args[1] % source.ndim
-    for labels in op.flow.of(source):
-        if varies(labels, dim):
-            op.flow.blur(labels, op.why(STATISTICS[1]), [dim])
-    op.give(op.outputs[0], list(op.flow.of(source)))
-
-
-def spatial(op: OpCall) -> None:
-    """Pooling, resizing, reflecting: the last axes are mixed, those before pass."""
-    source = op.tensors[0]
-    rank = int(re.findall(r"(\d)d", op.name)[0])
-    kept = [f for f in op.flow.of(source) if all(a < source.ndim - rank for a in axes_of(f))]
-    op.freeze([f for f in op.flow.of(source) if not any(f is k for k in kept)], "mixes places of units")
-    for out in op.outputs:
-        op.give(out, list(kept))
-
-
-def batch_norm(op: OpCall) -> None:
-    """Batch normalisation: 1-d tensors are aligned with the channels; the other axes are averaged over."""
-    source = op.args[0]
-    for labels in op.flow.of(source):
-        if set(axes_of(labels)) - {1}:
-            op.flow.blur(labels, op.why(STATISTICS[0]), {*axes_of(labels)} - {1})
-    operands = [(op.flow.of(source), source.shape), *op.per_channel(*op.tensors[1:])]
-    fields = op.flow.meet(operands, source.shape, op.why("normalises channels without units"))
-    op.give(op.outputs[0], fields)
 
 
 def unknown(op: OpCall) -> None:
@@ -265,7 +239,11 @@ RULES: dict[str, Rule] = {
         move,
         "view _unsafe_view reshape t transpose permute expand squeeze unsqueeze flip repeat alias detach",
     ),
-    **_table(rotate, "roll unfold"),
+    **_table(move_in_place, "unsqueeze_ squeeze_ transpose_ t_ swapaxes_ swapdims_"),
+    **_table(restride, "as_strided_"),
+    **_table(rotate, "roll unfold rot90"),
+    **_table(as_complex, "view_as_complex"),
+    **_table(as_real, "view_as_real"),
     **_table(convert, "clone _to_copy lift_fresh lift_fresh_copy detach_"),
     **_table(split, "split split_with_sizes unsafe_split"),
     **_table(cut, "slice select unbind"),
@@ -280,9 +258,22 @@ RULES: dict[str, Rule] = {
     ),
     **_table(join, "cat concat"),
     **_table(stack, "stack"),
-    **_table(reduce, "mean amax amin max min var std var_mean std_mean prod logsumexp"),
-    **_table(total, "sum"),
+    **_table(
+        reduce, "mean amax amin aminmax max min median nanmedian var std var_mean std_mean prod logsumexp"
+    ),
+    **_table(total, "sum nansum"),
+    **_table(vector_norm, "linalg_vector_norm norm"),
     **_table(normalise, "_softmax _safe_softmax _log_softmax softmax log_softmax"),
+    **_table(
+        along,
+        "sort msort argsort topk kthvalue mode argmax argmin any all count_nonzero cumsum cumsum_ cumprod "
+        "cumprod_ cummax cummin logcumsumexp tril triu tril_ triu_ linalg_cross _fft_r2c _fft_c2c _fft_c2r",
+    ),
+    **_table(index, "index index_select"),
+    **_table(index_put, "index_put index_put_ _index_put_impl_"),
+    **_table(gather, "gather"),
+    **_table(scatter, "scatter scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_"),
+    **_table(index_write, "index_add index_add_ index_copy index_copy_ index_fill index_fill_"),
     **_table(
         spatial,
         "max_pool1d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices avg_pool1d "
@@ -291,8 +282,12 @@ RULES: dict[str, Rule] = {
         "upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d "
         "upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d "
         "_upsample_bilinear2d_aa _upsample_bicubic2d_aa reflection_pad1d reflection_pad2d reflection_pad3d "
-        "replication_pad1d replication_pad2d replication_pad3d",
+        "replication_pad1d replication_pad2d replication_pad3d max_unpool2d max_unpool3d",
     ),
+    **_table(patches, "im2col pixel_unshuffle"),
+    **_table(unpatch, "col2im pixel_shuffle"),
+    **_table(sample, "grid_sampler_2d grid_sampler_3d"),
+    **_table(places, "affine_grid_generator"),
     **_table(
         batch_norm,
         "native_batch_norm cudnn_batch_norm miopen_batch_norm _native_batch_norm_legit "
@@ -300,7 +295,9 @@ RULES: dict[str, Rule] = {
     ),
     **_table(layer_norm, "native_layer_norm _fused_rms_norm"),
     **_table(group_norm, "native_group_norm"),
+    **_table(weight_norm, "_weight_norm_interface"),
     **_table(embedding, "embedding"),
+    **_table(embedding_bag, "_embedding_bag _embedding_bag_forward_only"),
     **_table(
         attention,
         "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
@@ -309,6 +306,10 @@ RULES: dict[str, Rule] = {
     ),
     **_table(matmul, "mm addmm"),
     **_table(batched_matmul, "bmm baddbmm"),
+    **_table(vector_product, "mv addmv dot vdot"),
+    **_table(outer, "addr"),
+    **_table(bilinear, "_trilinear"),
+    **_table(distance, "_cdist_forward _euclidean_dist"),
     **_table(convolution, "convolution _convolution"),
     **_table(pad, "constant_pad_nd"),
     **_table(shuffle, "channel_shuffle native_channel_shuffle"),
@@ -316,7 +317,7 @@ RULES: dict[str, Rule] = {
     **_table(
         pointwise,
         "copy_ native_dropout masked_fill masked_fill_ _prelu_kernel hardswish hardswish_ "
-        "log_sigmoid_forward",
+        "log_sigmoid_forward rrelu_with_noise complex polar real imag _conj _neg_view resolve_conj",
     ),
 }
 """ATen op name to rule; an op tagged pointwise by PyTorch needs no entry."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .labels import Fields, axes_of, varies
 from .opcall import Contraction, OpCall
+from .statistics import STATISTICS
 
 
 def _contract(
@@ -30,17 +31,15 @@ def _contract(
     if not (mine and theirs):
         op.freeze(mine + theirs, "contracted with an axis without units")
         return rest_a, rest_b, next(iter(mine + theirs), None)
-    for first in mine:
-        for second in theirs:
-            op.flow.unite(first.reshape(-1), second.reshape(-1))
-    if op.active(a):
-        for labels in mine:
-            op.consume(a, labels, None if op.active(b) else theirs[0].reshape(-1))
-    elif op.active(b):
-        for labels in theirs:
-            op.consume(b, labels, mine[0].reshape(-1))
-    else:
-        op.freeze(mine, "contracts parameters with each other")
+    for first, second in op.flow.agree(mine, theirs, op.why("contracts several kinds of units at once")):
+        if op.active(a):
+            op.consume(a, first, None if op.active(b) else second)
+        elif op.active(b):
+            op.consume(b, second, first)
+        elif min(a.ndim, b.ndim) > 1:
+            op.freeze([first], "contracts parameters with each other")
+        else:
+            op.flow.blur(first, op.why(STATISTICS[0]))
     return rest_a, rest_b, mine[0]
 
 
@@ -136,3 +135,77 @@ def _grouped(op: OpCall, rows: Fields, groups: int, transposed: bool) -> Tensor 
     width = out.shape[1] // groups
     flat = table if not transposed else table[:, :1].expand(groups, width)
     return flat.reshape([1, -1, *[1] * (out.ndim - 2)])
+
+
+def vector_product(op: OpCall) -> None:
+    """``mv``, ``addmv``, ``dot`` and ``vdot``: the last axes are contracted."""
+    a, b = op.tensors[-2:]
+    rest = _contract(op, a, a.ndim - 1, b, 0)[0]
+    _count(op, [(size, [f for f in rest if varies(f, axis)]) for axis, size in enumerate(a.shape)])
+    _finish_product(op, [f.squeeze(-1) for f in rest])
+
+
+def outer(op: OpCall) -> None:
+    """``addr``: a bias and the product of a column and a row."""
+    bias, column, row = op.tensors
+    operands = [(op.flow.of(bias), [*bias.shape])]
+    operands += [([f.unsqueeze(1) for f in op.flow.of(column)], [len(column), 1])]
+    operands += [([f.unsqueeze(0) for f in op.flow.of(row)], [1, len(row)])]
+    out = op.outputs[0]
+    op.give(out, op.flow.meet(operands, out.shape, op.why("adds a bias without units")))
+
+
+def bilinear(op: OpCall) -> None:
+    """Three factors, multiplied and summed along some axes: what is summed goes with all that have it."""
+    summed = op.args[6]
+    sides: list[tuple[Tensor, Fields, list[int]]] = []
+    for tensor, added in zip(op.args[:3], op.args[3:6], strict=True):
+        fields, shape = op.flow.of(tensor), list(tensor.shape)
+        for axis in sorted(added):
+            fields, shape = [f.unsqueeze(axis) for f in fields], [*shape[:axis], 1, *shape[axis:]]
+        whole = [f if len(axes_of(f)) == 1 else op.flow.pin(f, summed, "")[0] for f in fields]
+        sides.append((tensor, whole, shape))
+    full = [max(sizes) for sizes in zip(*(shape for _, _, shape in sides), strict=True)]
+    fields = op.flow.meet([side[1:] for side in sides], full, op.why("contracted with an axis without units"))
+    lengths = [next((f for f in fields if axes_of(f) == (axis,)), None) for axis in range(len(full))]
+    _count(op, [*zip(full, lengths, strict=True)])
+    for axis in summed:
+        mine = [(tensor, f) for tensor, side, _ in sides for f in side if varies(f, axis)]
+        read = [(tensor, f) for tensor, f in mine if op.active(tensor)]
+        own = [f.reshape(-1) for tensor, f in mine if not op.active(tensor)]
+        for tensor, labels in read[:1]:
+            op.consume(tensor, labels, own[0] if own else None)
+        op.freeze([] if read else own, "contracts parameters with each other")
+    drop = tuple(summed)
+    op.give(op.outputs[0], [f.squeeze(drop) for f in fields if not any(varies(f, axis) for axis in drop)])
+
+
+def distance(op: OpCall) -> None:
+    """Distances between rows: exact where both sides are masked; a row of parameters keeps its own part."""
+    a, b = op.args[:2]
+    sides = [[f for f in op.flow.of(t) if varies(f, t.ndim - 1)] for t in (a, b)]
+    rests = [[f for f in op.flow.of(t) if not varies(f, t.ndim - 1)] for t in (a, b)]
+    for side, rest in zip(sides, rests, strict=True):
+        rest += [op.flow.close(f, f.ndim - 1) for f in side if len(axes_of(f)) > 1]
+        side[:] = [f for f in side if len(axes_of(f)) == 1]
+    mine, theirs = sides
+    if not (mine and theirs):
+        op.freeze(mine + theirs, "a distance along an axis without units")
+    elif a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr():
+        op.freeze(mine, "distances of a tensor from itself, which one mask cannot hide")
+    else:
+        for first, second in op.flow.agree(mine, theirs, op.why("a distance along several kinds of units")):
+            for tensor, labels, other in ((a, first, second), (b, second, first)):
+                if op.active(tensor):
+                    op.consume(tensor, labels, None if op.active(a) and op.active(b) else other)
+                else:
+                    op.flow.blur(labels, op.why("a distance from parameters"))
+    out = op.outputs[0]
+    turned = [f.transpose(-1, -2) for f in rests[1]]
+    shapes = [[*a.shape[:-1], 1], [*b.shape[:-2], 1, b.shape[-2]]]
+    op.give(
+        out,
+        op.flow.meet(
+            [*zip((rests[0], turned), shapes, strict=True)], out.shape, op.why("compares without units")
+        ),
+    )

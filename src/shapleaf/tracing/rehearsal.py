@@ -7,8 +7,7 @@ marked, with the line that failed.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,22 +15,25 @@ import torch
 from torch import nn
 
 from .. import _context
+from .._calls import Calls
 from ..cuts import attributes, slicing
 from ..errors import DataError
 from ..records import Cost, Graph, Plan
+from .build import Views
 
 _SHARES = (0.5, 0.4, 0.65, 0.55, 0.35)
 
 
-def rehearse(model: nn.Module, graph: Graph, inputs: Any) -> Graph:
+def rehearse(model: nn.Module, graph: Graph, inputs: Any, views: Views) -> Graph:
     """The graph, with the groups marked that the code cannot follow.
 
     All groups are shortened at once, each by another share. Only where that fails they are tried one by
-    one, and then together again as far as they go. A model that cannot be copied is left as it is, with
-    a note.
+    one, and then together again as far as they go. ``views`` says how long some views must become: code
+    that parts an axis by a number of its own may run and part it otherwise. A model that cannot be copied
+    is left as it is, with a note.
     """
     try:
-        stage = _Stage(model, inputs)
+        stage = _Stage(model, inputs, views)
     except Exception as error:  # noqa: BLE001 - the user's own code runs here
         note = f"Sizes in the code were not looked for, as a copy of the model does not run: {_line(error)}"
         return replace(graph, notes=(*graph.notes, note))
@@ -59,8 +61,8 @@ def rehearse(model: nn.Module, graph: Graph, inputs: Any) -> Graph:
 class _Stage:
     """Runs shortened copies of a model, without storage where the code allows it."""
 
-    def __init__(self, model: nn.Module, inputs: Any) -> None:
-        self._model, self._inputs = model, inputs
+    def __init__(self, model: nn.Module, inputs: Any, views: Views) -> None:
+        self._model, self._inputs, self._views = model, inputs, views
         self._meta = True
         self._shapes: list[torch.Size] = []
         try:
@@ -85,26 +87,43 @@ class _Stage:
         attributes.update(shortened, what)
         attributes.resize(shortened, plan)
         try:
-            shapes = self._run(shortened)
+            with _Watch(shortened, self._views, plan):
+                shapes = self._run(shortened)
         except Exception as error:  # noqa: BLE001 - an assertion of the code is an answer too
             return _where(error)
         return None if shapes == self._shapes else "the model's output would change its shape"
 
     def _copy(self) -> nn.Module:
         if not self._meta:
-            return copy.deepcopy(self._model)
+            return _context.copied(self._model)
         memo: dict[int, Any] = {}
         for parameter in self._model.parameters():
             empty = torch.empty_like(parameter, device="meta")
             memo[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
         for buffer in self._model.buffers():
             memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-        return copy.deepcopy(self._model, memo)
+        return _context.copied(self._model, memo)
 
     def _run(self, model: nn.Module) -> list[torch.Size]:
         inputs = _context.on_device(self._inputs, model)
         with torch.no_grad(), _context.rng(0), _context.mode(model, train=False):
             return [tensor.shape for tensor in _context.tensors(_context.forward(model, inputs))]
+
+
+class _Watch(Calls):
+    """Stops where a view parts an axis otherwise than the plan does."""
+
+    def __init__(self, model: nn.Module, views: Views, plan: Plan) -> None:
+        super().__init__(model)
+        self._views, self._plan = views, plan
+
+    def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        out = func(*args, **kwargs)
+        for axis, length in self._views.get(key, {}).items():
+            wanted = self._plan.length(length)
+            if out.shape[axis] != wanted:
+                raise RuntimeError(f"axis {axis} has length {out.shape[axis]}, expected {wanted}")
+        return out
 
 
 def _where(error: Exception) -> str:

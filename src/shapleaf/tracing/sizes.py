@@ -11,14 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-LEAVES = (nn.Linear, _ConvNd, _NormBase, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.Bilinear)
+from .labels import Labeling, axes_of
+
+LEAVES = (
+    nn.Linear, _ConvNd, _NormBase, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.EmbeddingBag, nn.Bilinear
+)  # fmt: skip
 """Layers whose sizes surgery reads off their weights."""
 
 
@@ -83,7 +87,15 @@ class Use:
     factor: Fraction
     labels: Tensor | None
     length: int
-    place: str
+    place: str = ""
+
+
+class View(NamedTuple):
+    """A plain number was told a call as the length of an axis with these labels, (places, labels)."""
+
+    call: str
+    axis: int
+    labels: Tensor
 
 
 @contextmanager
@@ -130,16 +142,82 @@ def along(fields: Sequence[Tensor], axis: int, places: int | None = None) -> Ten
     return None
 
 
+VIEWS = frozenset("view reshape unflatten".split())
+"""Functions that are told how to part an axis."""
+MADE = frozenset("expand broadcast_to zeros ones full empty new_zeros new_ones new_full new_empty".split())
+"""Functions whose result is the same all along an axis whose length they are told."""
+
+CONVOLUTIONS = frozenset(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))
+TOLD = VIEWS | MADE | CONVOLUTIONS | frozenset("split split_with_sizes group_norm layer_norm slice".split())
+"""Functions that are told sizes of their result, or of a part of an operand."""
+
+
+ALIGNED = frozenset("normalize take_along_dim expand_as cosine_similarity".split())
+"""Functions that expand one of their arguments to the measure of another."""
+
+
+def align(flow: Labeling, arguments: Sequence[Tensor], source: Tensor, out: Tensor) -> None:
+    """Where a function expands one argument like the others, its new axes have the labels of theirs."""
+    fields = list(flow.of(out))
+    for axis in range(-out.ndim, 0):
+        if out.shape[axis] > 1 and (-axis > source.ndim or source.shape[axis] == 1):
+            like = [x for x in arguments if x.ndim >= -axis and x.shape[axis] == out.shape[axis]]
+            found = [f for x in like for f in flow.of(x) if axes_of(f) == (axis + x.ndim,)]
+            fields += [f.view([1] * (out.ndim - f.ndim) + list(f.shape)) for f in found[:1]]
+    if fields:
+        flow.fields[out] = fields
+
+
+def told(
+    flow: Labeling, key: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
+) -> Iterator[Use | View]:
+    """What the lengths that a call was told say: of whom they are the size, and what must not be parted."""
+    name = key.rpartition(":")[2].partition("#")[0]
+    plain: list[int] = []
+    named: list[int] = []
+    for size, tensor, axis in arrivals(name, args, kwargs, out):
+        if isinstance(size, Size) and (made := measured(name, size, args, tensor, axis)) is not None:
+            flow.fields[tensor] = [*flow.of(tensor), made]
+        labels = along(flow.of(tensor), axis, size)
+        named.append(axis)
+        if isinstance(size, Size):
+            yield Use(size.origin, size.factor, labels, int(size))
+        elif labels is not None and name in VIEWS:
+            plain.append(axis)
+            yield View(key, axis, labels)
+    for labels in flow.of(out) if plain else ():
+        rest = [axis for axis in axes_of(labels) if axis not in named]
+        if rest and max(rest) < max(plain):  # as in view(-1, 2): there can be fewer pairs
+            flow.grid(labels, pinned=plain)
+
+
+def measured(name: str, size: Size, args: tuple[Any, ...], result: Tensor, axis: int) -> Tensor | None:
+    """The labels of a new axis that the code made to the measure of a labelled one."""
+    if (
+        name not in MADE
+        or not isinstance(size.origin, Tensor)
+        or size.factor != 1
+        or size.origin.shape[1] > 1
+    ):
+        return None
+    source = axis - result.ndim
+    if name in ("expand", "broadcast_to") and -source <= args[0].ndim and args[0].shape[source] > 1:
+        return None
+    shape = [1] * result.ndim
+    shape[axis] = len(size.origin)
+    return size.origin.reshape(shape)
+
+
 def arrivals(
     name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
-) -> Iterator[tuple[Size, Tensor, int]]:
-    """The sizes among a call's arguments, with the tensor and the axis whose first places each counts.
+) -> Iterator[tuple[int, Tensor, int]]:
+    """The lengths that a call was told, with the tensor and the axis whose first places each counts.
 
     It is the whole of an axis of a result; only the bounds of a slice lie along its operand.
     """
     results = [out] if isinstance(out, Tensor) else [o for o in out or () if isinstance(o, Tensor)]
     for tensor, axis, size in _named(name, args, kwargs, results) if results else ():
-        if isinstance(size, Size) and size <= tensor.shape[axis]:
+        if isinstance(size, int) and 0 < size <= tensor.shape[axis]:
             yield size, tensor, axis
 
 
@@ -148,8 +226,9 @@ def _named(
 ) -> Iterator[tuple[Tensor, int, Any]]:
     """Tensor, axis and what the call names as its size."""
     result = results[0]
-    if name in ("view", "reshape", "expand", "broadcast_to"):
-        given = args[1] if len(args) == 2 and isinstance(args[1], tuple | list) else args[1:]
+    if name in MADE or name in ("view", "reshape"):
+        given: Any = args[1:] if isinstance(args[0], Tensor) else args
+        given = given[0] if given and isinstance(given[0], tuple | list) else given
         if len(given) == result.ndim:
             yield from ((result, axis, size) for axis, size in enumerate(given))
     elif name == "unflatten" and len(args) > 2:
@@ -159,12 +238,12 @@ def _named(
         dim = int(kwargs.get("dim", args[2] if len(args) > 2 else 0)) % result.ndim
         parts = args[1] if isinstance(args[1], tuple | list) else [args[1]]
         yield from ((part, dim, size) for part, size in zip(results, parts, strict=False))
-    elif name in ("layer_norm", "rms_norm"):
+    elif name == "layer_norm":
         given = kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())
         yield from ((result, axis, size) for axis, size in enumerate(given, result.ndim - len(given)))
     elif name == "slice":
         yield from ((args[0], int(args[1]), bound) for bound in args[2:4])
-    elif name == "group_norm" or name.startswith("conv"):
+    elif name == "group_norm" or name in CONVOLUTIONS:
         position = 1 if name == "group_norm" else 6
         groups = args[position] if len(args) > position else kwargs.get("num_groups", kwargs.get("groups", 1))
         if isinstance(groups, Size):

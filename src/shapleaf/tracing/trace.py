@@ -6,13 +6,13 @@ import itertools
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import _context
@@ -25,7 +25,7 @@ from .labels import Labeling
 from .opcall import Consumed, Contraction, OpCall, Rule
 from .ops import MOVEMENTS, RULES, rule_for
 from .rehearsal import rehearse
-from .sizes import Size, Use, along, arrivals, loose, shape_of, tagged
+from .sizes import ALIGNED, TOLD, Size, Use, View, align, loose, shape_of, tagged, told
 
 _SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
@@ -63,6 +63,7 @@ class Trail:
     dropouts: list[tuple[str, Tensor]] = field(default_factory=list)
     norms: list[tuple[str, str]] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
+    views: list[View] = field(default_factory=list)
     forks: list[str] = field(default_factory=list)
     reached: set[int] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
@@ -93,7 +94,8 @@ class Tracer(Calls):
         self.trail, self.flow, self.rules, self.record = trail, trail.flow, rules, record
         self._ops = _Ops(self._see)
         self._call = ""
-        self._dropping = self._loose = False
+        self._whole = self._loose = False
+        self._leaves: list[Tensor] = []
         self._consumed: list[Consumed] = []
         self._origin: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._sources: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -118,33 +120,36 @@ class Tracer(Calls):
 
     def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = key.rpartition(":")[2].partition("#")[0]
-        leaves = _context.tensors((args, kwargs))
+        whole = name in DROPOUTS or (name == "pad" and "circular" in (*args, *kwargs.values()))
+        self._leaves = leaves = _context.tensors((args, kwargs))
         before = [(leaf, list(self.flow.of(leaf)), self._source(leaf)) for leaf in leaves]
         for position in reversed(range(len(leaves))):
             self._origin[leaves[position]] = position
             if name in SIZED or (name == "group_norm" and _literal(*args[1:2], **kwargs)):
                 self.hold(leaves[position], f"{name} in {self._place()} holds its sizes as integers")
-        self._call, self._consumed, self._dropping = key, [], name in DROPOUTS
+        self._call, self._consumed, self._whole = key, [], whole
         self._loose = loose(name, args)
         contracted = len(self.trail.contractions)
         try:
             out = func(*args, **kwargs)
         finally:
-            self._call, self._dropping, self._loose, read = "", False, False, self._consumed
+            self._call, self._whole, self._loose, read = "", False, False, self._consumed
         if name in LEAKS:
             self._leak(name, leaves)
-        if isinstance(out, Tensor) and leaves and (name in DROPOUTS or func == _DATA):
-            self._pass(leaves[0], out)
+        if isinstance(out, Tensor) and leaves and (whole or func == _DATA):
+            padded = [axis for axis, size in enumerate(out.shape) if size != leaves[0].shape[axis]]
+            self._pass(leaves[0], out, padded)
         if name in DROPOUTS and self.record:
             self.trail.dropouts += [(self.module, labels) for labels in before[0][1]]
         places: dict[int, list[Tensor]] = {}
         for consumed in read:
             self._read(key, before, consumed, places)
         self._origin = WeakTensorKeyDictionary()
-        if any(isinstance(leaf, Size) for leaf in tree_leaves((args, kwargs))):
-            for size, tensor, axis in arrivals(name, args, kwargs, out):
-                labels = along(self.flow.of(tensor), axis, size)
-                self.trail.uses.append(Use(size.origin, size.factor, labels, int(size), self._place()))
+        for arrival in told(self.flow, key, args, kwargs, out) if name in TOLD else ():
+            if isinstance(arrival, Use):
+                self.trail.uses.append(replace(arrival, place=self._place()))
+            elif self.record:
+                self.trail.views.append(arrival)
         if func == _SHAPE or (name in ("size", "sym_size") and leaves):
             return self._measured(leaves[0], out, args)
         self._pair(key, name, leaves, out, len(self.trail.contractions) == contracted + 1)
@@ -174,10 +179,12 @@ class Tracer(Calls):
         number: int = versions[version]
         return number
 
-    def _pass(self, source: Tensor, out: Tensor) -> None:
-        """The same units, through a call whose ops say nothing of units."""
+    def _pass(self, source: Tensor, out: Tensor, worked: Sequence[int]) -> None:
+        """The same units, through a call whose ops say nothing of units; not along axes that it works on."""
         if out is not source:
-            self.flow.fields[out] = list(self.flow.of(source))
+            reason = f"wraps around units (in {self._place()})"
+            fields = [left for f in self.flow.of(source) for left in self.flow.pin(f, worked, reason)]
+            self.flow.fields[out] = fields
             if source in self.flow.active:
                 self.flow.active[out] = self.flow.active[source]
 
@@ -191,7 +198,10 @@ class Tracer(Calls):
             self.flow.freeze(labels, f"read inside {key}, where units cannot be masked")
             return
         leaf, fields, source = before[position]
-        mine = next(mine for mine in fields if bool(torch.isin(labels, mine).any()))
+        mine = self._mine(consumed, fields, labels)
+        if mine is None:
+            self.flow.freeze(labels, f"{key} reads units that lie along two axes, or only inside of it")
+            return
         place = torch.where(torch.isin(mine, labels), mine, 0)
         known = places.setdefault(position, [])
         if mine.shape[0] > 1 or self._elsewhere(key, position, leaf):
@@ -203,6 +213,14 @@ class Tracer(Calls):
             if self.record:
                 reading = Reading(key, position, place, consumed.reader, source, leaf.shape)
                 self.trail.readings.append(reading)
+
+    def _mine(self, consumed: Consumed, fields: list[Tensor], labels: Tensor) -> Tensor | None:
+        """Which field of the argument the operand's is; movement keeps their order."""
+        moved = [field is consumed.labels for field in self.flow.of(consumed.operand)]
+        found = [i for i, mine in enumerate(fields) if bool(torch.isin(labels, mine).any())]
+        if len(found) > 1 and len(moved) == len(fields):
+            found = [i for i in found if moved[i]]
+        return fields[found[0]] if len(found) == 1 else None
 
     def _elsewhere(self, key: str, position: int, leaf: Tensor) -> bool:
         """Whether, now that there are twice as many examples, another axis than the first has grown."""
@@ -226,26 +244,31 @@ class Tracer(Calls):
             self.trail.forks.append(place)
 
     def hold(self, tensor: Tensor, reason: str) -> None:
-        for labels in self.flow.of(tensor):
+        """All units of a tensor must stay, and those that its values number."""
+        for labels in [*self.flow.of(tensor), *self.flow.places.get(tensor, [])]:
             self.flow.freeze(labels, reason)
 
     def _see(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         name = func.overloadpacket.__name__
         op = OpCall(func, args, kwargs, out, self.flow, name, self._place, self._call, self._loose)
         self._note(op)
-        if self._dropping:
+        if self._whole:
             return
         if op.name in LEAKS:
             self._leak(op.name, op.tensors)
+        for labels in (labels for tensor in op.tensors for labels in self.flow.places.get(tensor, [])):
+            self.flow.freeze(labels, op.why("reads which place a unit has"))
         rule = rule_for(func, self.rules)
         rule(op)
-        # An absent unit is as absent in what RMS norm makes of it before it takes the mean.
-        if (rule in MOVEMENTS or ":rms_norm#" in self._call) and op.tensors[0] in self._origin:
-            for result in op.outputs:
-                self._origin[result] = self._origin[op.tensors[0]]
-        if self._forked:
-            for tensor in op.tensors + op.outputs:
-                self.hold(tensor, self._forked)
+        if op.name == "expand" and self._call.rpartition(":")[2].partition("#")[0] in ALIGNED:
+            align(self.flow, self._leaves, op.tensors[0], op.outputs[0])
+        # An absent unit is as absent in what RMS norm makes of it before it takes the mean, and in a product.
+        if rule in MOVEMENTS or op.name in ("mul", "div") or ":rms_norm#" in self._call:
+            origin = next((self._origin[t] for t in op.tensors[:1] if t in self._origin), None)
+            for result in op.outputs if origin is not None else ():
+                self._origin[result] = origin
+        for tensor in op.tensors + op.outputs if self._forked else ():
+            self.hold(tensor, self._forked)
         if self.record:
             self.trail.contractions += op.contractions
         if self._call:
@@ -325,8 +348,8 @@ def trace(
     except TraceError as error:
         trail.notes.append(f"train mode was not traced: {error}")
     _hold_unseen_ways(model, trail)
-    graph = build(model, trail, describe(example_inputs), _examples(example_inputs))
-    return rehearse(model, graph, example_inputs)
+    graph, views = build(model, trail, describe(example_inputs), _examples(example_inputs))
+    return rehearse(model, graph, example_inputs, views)
 
 
 def _hold_unseen_ways(model: nn.Module, trail: Trail) -> None:
