@@ -162,6 +162,13 @@ def _attention(module: Any, _: Any) -> dict[str, Any]:
     return {"embed_dim": query.shape[1], "kdim": key.shape[1], "vdim": value.shape[1]}
 
 
+def _recurrent(module: Any, _: Any) -> dict[str, Any]:
+    gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
+    hidden = {"hidden_size": len(module.weight_hh_l0) // gates}
+    projected = {"proj_size": len(module.weight_hr_l0)} if module.proj_size else {}
+    return {"input_size": module.weight_ih_l0.shape[1], **hidden, **projected}
+
+
 _HELD: dict[type[nn.Module], Callable[[Any, Any], dict[str, Any]]] = {
     nn.Linear: lambda _, shape: {"out_features": shape[0], "in_features": shape[1]},
     nn.Bilinear: lambda _, s: {"out_features": s[0], "in1_features": s[1], "in2_features": s[2]},
@@ -174,6 +181,7 @@ _HELD: dict[type[nn.Module], Callable[[Any, Any], dict[str, Any]]] = {
     nn.Embedding: lambda _, shape: {"num_embeddings": shape[0], "embedding_dim": shape[1]},
     nn.EmbeddingBag: lambda _, shape: {"num_embeddings": shape[0], "embedding_dim": shape[1]},
     nn.MultiheadAttention: _attention,
+    nn.RNNBase: _recurrent,
     nn.RNNCellBase: lambda module, _: {"input_size": module.weight_ih.shape[1]},
     nn.PReLU: lambda _, shape: {"num_parameters": shape[0]},
 }

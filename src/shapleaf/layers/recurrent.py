@@ -15,14 +15,14 @@ Cell = Callable[[Tensor, Tensor, State], State]
 """What a step makes of the projected input, the projected hidden state and the state."""
 
 
-def recur(layer: str, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A step of a layer reads its own last output; a call of one name, however long the sequence.
+def recur(place: str, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What a step of a layer reads of its own; a call of one name, however long the sequence.
 
     >>> recur("0", torch.ones(1, 2), torch.ones(3, 2), None)
     tensor([[2., 2., 2.]])
     """
     if has_torch_function((hidden, weight)):
-        return handle_torch_function(recur, (hidden, weight), layer, hidden, weight, bias)
+        return handle_torch_function(recur, (hidden, weight), place, hidden, weight, bias)
     return F.linear(hidden, weight, bias)
 
 
@@ -108,6 +108,6 @@ def _one(
     for given in reversed(steps) if name.endswith("reverse") else steps:
         state = cell(given, recur(name, state[0], weights[1], own_bias), state)
         if projection is not None:
-            state = (F.linear(state[0], projection), *state[1:])
+            state = (recur(f"{name}_projection", state[0], projection, None), *state[1:])
         outs.append(state[0])
     return torch.stack(outs[::-1] if name.endswith("reverse") else outs, 1), state

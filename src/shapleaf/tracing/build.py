@@ -175,7 +175,7 @@ def _ties(units: Units, names: list[str], pairs: Sequence[tuple[int, int]]) -> t
 def _blocked(units: Units) -> tuple[Blocked, ...]:
     why = reasons(units.flow, units.root)
     found = []
-    for owner in units.flow.owners:
+    for owner in (owner for owner in units.flow.owners if owner.tensor):
         labels = range(owner.start, owner.start + owner.size)
         held = [label for label in labels if units.root[label] == 0]
         reason = why.get(held[0], "") if held else ""

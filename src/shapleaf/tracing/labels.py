@@ -64,7 +64,7 @@ def components(count: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The axis of a parameter or buffer whose labels start at ``start``."""
+    """The axis of a parameter or buffer whose labels start at ``start``; without a name, of no tensor's."""
 
     tensor: str
     dim: int
@@ -105,6 +105,12 @@ class Labeling:
                 mine.append(torch.arange(self.count, self.count + size).view(shape))
                 self.count += size
         self.fields[tensor] = mine
+
+    def fresh(self, size: int) -> Tensor:
+        """Labels of an axis that code made as long as it pleased: nobody's, until they meet some unit's."""
+        self.owners.append(Owner("", 0, self.count, size))
+        self.count += size
+        return torch.arange(self.count - size, self.count)
 
     def of(self, tensor: Tensor) -> Fields:
         """The fields of a tensor; none for one that no parameter reached."""

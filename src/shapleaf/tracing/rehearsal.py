@@ -24,8 +24,8 @@ from .build import Views
 _SHARES = (0.5, 0.4, 0.65, 0.55, 0.35)
 
 
-def rehearse(model: nn.Module, graph: Graph, inputs: Any, views: Views) -> Graph:
-    """The graph, with the groups marked that the code cannot follow.
+def rehearse(model: nn.Module, graph: Graph, ways: Sequence[Any], views: Views) -> Graph:
+    """The graph, with the groups marked that the code cannot follow on one of several inputs.
 
     All groups are shortened at once, each by another share. Only where that fails they are tried one by
     one, and then together again as far as they go. ``views`` says how long some views must become: code
@@ -33,7 +33,7 @@ def rehearse(model: nn.Module, graph: Graph, inputs: Any, views: Views) -> Graph
     is left as it is, with a note.
     """
     try:
-        stage = _Stage(model, inputs, views)
+        stage = _Stage(model, ways, views)
     except Exception as error:  # noqa: BLE001 - the user's own code runs here
         note = f"Sizes in the code were not looked for, as a copy of the model does not run: {_line(error)}"
         return replace(graph, notes=(*graph.notes, note))
@@ -61,8 +61,8 @@ def rehearse(model: nn.Module, graph: Graph, inputs: Any, views: Views) -> Graph
 class _Stage:
     """Runs shortened copies of a model, without storage where the code allows it."""
 
-    def __init__(self, model: nn.Module, inputs: Any, views: Views) -> None:
-        self._model, self._inputs, self._views = model, inputs, views
+    def __init__(self, model: nn.Module, ways: Sequence[Any], views: Views) -> None:
+        self._model, self._ways, self._views = model, ways, views
         self._meta = True
         self._shapes: list[torch.Size] = []
         try:
@@ -105,9 +105,10 @@ class _Stage:
         return _context.copied(self._model, memo)
 
     def _run(self, model: nn.Module) -> list[torch.Size]:
-        inputs = _context.on_device(self._inputs, model)
+        ways = _context.on_device([*self._ways], model)
         with torch.no_grad(), _context.rng(0), _context.mode(model, train=False):
-            return [tensor.shape for tensor in _context.tensors(_context.forward(model, inputs))]
+            outputs = [_context.forward(model, inputs) for inputs in ways]
+        return [tensor.shape for tensor in _context.tensors(outputs)]
 
 
 class _Watch(Calls):

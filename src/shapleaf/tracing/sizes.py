@@ -176,8 +176,9 @@ def told(
     plain: list[int] = []
     named: list[int] = []
     for size, tensor, axis in arrivals(name, args, kwargs, out):
-        if isinstance(size, Size) and (made := measured(name, size, args, tensor, axis)) is not None:
+        if isinstance(size, Size) and (made := measured(flow, name, size, args, tensor, axis)) is not None:
             flow.fields[tensor] = [*flow.of(tensor), made]
+            flow.active.setdefault(tensor, False)  # an initial state is read as those after it are
         labels = along(flow.of(tensor), axis, size)
         named.append(axis)
         if isinstance(size, Size):
@@ -191,21 +192,24 @@ def told(
             flow.grid(labels, pinned=plain)
 
 
-def measured(name: str, size: Size, args: tuple[Any, ...], result: Tensor, axis: int) -> Tensor | None:
-    """The labels of a new axis that the code made to the measure of a labelled one."""
-    if (
-        name not in MADE
-        or not isinstance(size.origin, Tensor)
-        or size.factor != 1
-        or size.origin.shape[1] > 1
-    ):
-        return None
+def measured(
+    flow: Labeling, name: str, size: Size, args: tuple[Any, ...], result: Tensor, axis: int
+) -> Tensor | None:
+    """The labels of a new axis: of a labelled one that the code measured, or fresh ones for an attribute."""
     source = axis - result.ndim
+    if name not in MADE or along(flow.of(result), axis) is not None:
+        return None
     if name in ("expand", "broadcast_to") and -source <= args[0].ndim and args[0].shape[source] > 1:
         return None
+    if isinstance(size.origin, Attribute):
+        labels = flow.fresh(int(size))
+    elif size.factor == 1 and size.origin.shape[1] == 1:
+        labels = size.origin
+    else:
+        return None
     shape = [1] * result.ndim
-    shape[axis] = len(size.origin)
-    return size.origin.reshape(shape)
+    shape[axis] = int(size)
+    return labels.reshape(shape)
 
 
 def arrivals(

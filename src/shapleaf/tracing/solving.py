@@ -86,7 +86,7 @@ def solve(flow: Labeling, read: Sequence[Tensor], uses: Sequence[Use]) -> tuple[
     unseen = np.flatnonzero(~seen[root])
     if unseen.any():
         flow.freeze(torch.from_numpy(unseen), "nothing reads it in eval mode")
-    for owner in flow.owners:
+    for owner in (owner for owner in flow.owners if owner.tensor):
         mine = root[owner.start : owner.start + owner.size]
         if mine[0] and (mine == mine[0]).all():
             whole = torch.arange(owner.start, owner.start + owner.size)
@@ -160,7 +160,7 @@ def _grouped(flow: Labeling) -> Units:
         group[found >= 0] = number
     starts = np.array([owner.start for owner in flow.owners])
     solved = Units(flow, root, group, unit, kinds, [*map(np.array, ordered)], starts, [[] for _ in ordered])
-    for owner in flow.owners:
+    for owner in (owner for owner in flow.owners if owner.tensor):
         span = np.arange(owner.start, owner.start + owner.size)
         for number in solved.groups_of(span):
             position = np.flatnonzero(group[span] == number)

@@ -24,6 +24,7 @@ from .inputs import describe, plain
 from .labels import Labeling
 from .opcall import Consumed, Contraction, OpCall, Rule
 from .ops import MOVEMENTS, RULES, rule_for
+from .readings import Call, Readings
 from .rehearsal import rehearse
 from .sizes import ALIGNED, TOLD, Size, Use, View, align, loose, shape_of, tagged, told
 
@@ -42,23 +43,11 @@ SIZED = frozenset("multi_head_attention_forward lstm gru rnn_tanh rnn_relu".spli
 
 
 @dataclass(slots=True)
-class Reading:
-    """One consumer reading one argument: what a site is made of once the groups are known."""
-
-    call: str
-    arg: int
-    labels: Tensor
-    reader: Tensor | None
-    source: int
-    shape: torch.Size
-
-
-@dataclass(slots=True)
 class Trail:
     """Everything the runs left behind."""
 
     flow: Labeling = field(default_factory=Labeling)
-    readings: list[Reading] = field(default_factory=list)
+    readings: Readings = field(init=False)
     contractions: list[Contraction] = field(default_factory=list)
     dropouts: list[tuple[str, Tensor]] = field(default_factory=list)
     norms: list[tuple[str, str]] = field(default_factory=list)
@@ -67,6 +56,9 @@ class Trail:
     forks: list[str] = field(default_factory=list)
     reached: set[int] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.readings = Readings(self.flow)
 
 
 class _Ops(TorchDispatchMode):
@@ -89,9 +81,12 @@ class _Ops(TorchDispatchMode):
 class Tracer(Calls):
     """One forward pass: function calls are named, ATen ops inside them move the labels."""
 
-    def __init__(self, model: nn.Module, trail: Trail, rules: Mapping[str, Rule], *, record: bool) -> None:
+    def __init__(
+        self, model: nn.Module, trail: Trail, rules: Mapping[str, Rule], *, record: bool, first: bool
+    ) -> None:
         super().__init__(model)
-        self.trail, self.flow, self.rules, self.record = trail, trail.flow, rules, record
+        self.trail, self.flow, self.rules = trail, trail.flow, rules
+        self.record, self.first = record, first
         self._ops = _Ops(self._see)
         self._call = ""
         self._whole = self._loose = False
@@ -112,7 +107,7 @@ class Tracer(Calls):
     def __exit__(self, *exception: Any) -> None:
         self._ops.__exit__(*exception)  # type: ignore[no-untyped-call]
         super().__exit__(*exception)
-        if self.record:
+        if self.first:
             calls = Counter(norm for _, norm in self._norms)
             self.trail.norms += [
                 (producer, norm) for (producer, reads), norm in self._norms if reads == 1 == calls[norm]
@@ -141,9 +136,7 @@ class Tracer(Calls):
             self._pass(leaves[0], out, padded)
         if name in DROPOUTS and self.record:
             self.trail.dropouts += [(self.module, labels) for labels in before[0][1]]
-        places: dict[int, list[Tensor]] = {}
-        for consumed in read:
-            self._read(key, before, consumed, places)
+        self.trail.readings.add(Call(key, before, self._origin, self.record), read)
         self._origin = WeakTensorKeyDictionary()
         for arrival in told(self.flow, key, args, kwargs, out) if name in TOLD else ():
             if isinstance(arrival, Use):
@@ -188,46 +181,6 @@ class Tracer(Calls):
             if source in self.flow.active:
                 self.flow.active[out] = self.flow.active[source]
 
-    def _read(
-        self, key: str, before: Sequence[Any], consumed: Consumed, places: dict[int, list[Tensor]]
-    ) -> None:
-        """A site, if masking the argument that the operand was taken from is to mask the operand."""
-        labels = consumed.labels[consumed.labels > 0]
-        position = self._origin.get(consumed.operand)
-        if position is None:
-            self.flow.freeze(labels, f"read inside {key}, where units cannot be masked")
-            return
-        leaf, fields, source = before[position]
-        mine = self._mine(consumed, fields, labels)
-        if mine is None:
-            self.flow.freeze(labels, f"{key} reads units that lie along two axes, or only inside of it")
-            return
-        place = torch.where(torch.isin(mine, labels), mine, 0)
-        known = places.setdefault(position, [])
-        if mine.shape[0] > 1 or self._elsewhere(key, position, leaf):
-            self.flow.freeze(labels, f"what {key} reads does not have the examples along its first axis")
-        elif any(bool(((place != other) & (place * other > 0)).any()) for other in known):
-            self.flow.freeze(labels, f"{key} reads two kinds of units at once")
-        elif not any(torch.equal(place, other) for other in known):
-            known.append(place)
-            if self.record:
-                reading = Reading(key, position, place, consumed.reader, source, leaf.shape)
-                self.trail.readings.append(reading)
-
-    def _mine(self, consumed: Consumed, fields: list[Tensor], labels: Tensor) -> Tensor | None:
-        """Which field of the argument the operand's is; movement keeps their order."""
-        moved = [field is consumed.labels for field in self.flow.of(consumed.operand)]
-        found = [i for i, mine in enumerate(fields) if bool(torch.isin(labels, mine).any())]
-        if len(found) > 1 and len(moved) == len(fields):
-            found = [i for i in found if moved[i]]
-        return fields[found[0]] if len(found) == 1 else None
-
-    def _elsewhere(self, key: str, position: int, leaf: Tensor) -> bool:
-        """Whether, now that there are twice as many examples, another axis than the first has grown."""
-        known = () if self.record else self.trail.readings
-        shapes = [r.shape for r in known if (r.call, r.arg) == (key, position) and len(r.shape) == leaf.ndim]
-        return any(shape != leaf.shape and shape[0] == len(leaf) for shape in shapes)
-
     def _leak(self, name: str, leaves: Sequence[Tensor]) -> None:
         """The code reads values: from here on it may go another way, for other values.
 
@@ -269,7 +222,7 @@ class Tracer(Calls):
                 self._origin[result] = origin
         for tensor in op.tensors + op.outputs if self._forked else ():
             self.hold(tensor, self._forked)
-        if self.record:
+        if self.first:
             self.trail.contractions += op.contractions
         if self._call:
             self._consumed += op.consumed
@@ -305,6 +258,7 @@ def trace(
     model: nn.Module,
     example_inputs: Any,
     *,
+    also: Sequence[Any] = (),
     keep: Sequence[str] = (),
     rules: Mapping[str, Rule] | None = None,
 ) -> Graph:
@@ -314,10 +268,15 @@ def trace(
     every parameter's axes carry labels through the run (DESIGN section 4). Nothing of the model is
     changed. Works on meta tensors as well: a model without storage can be traced.
 
+    Code that takes another way for other inputs is seen along the ways that it is shown: what ``also``
+    gives is run in eval mode, and what is said about units on any of these ways holds. Costs are counted
+    and results verified on ``example_inputs``.
+
     Args:
         model: any module.
         example_inputs: a tensor, a tuple of positional or a mapping of keyword arguments; the
             examples lie along the first dimension.
+        also: further inputs, each as ``example_inputs``.
         keep: parameter names whose axes must all stay (for instance ``("head.weight",)``).
         rules: further rules, ATen op name to rule, or replacements of ours.
 
@@ -342,14 +301,16 @@ def trace(
             for labels in trail.flow.of(tensor):
                 trail.flow.freeze(labels, "kept by the caller")
     merged = {**RULES, **(rules or {})}
-    _run(model, example_inputs, trail, merged, train=False)
+    ways = [example_inputs, *map(plain, also)]
+    for number, inputs in enumerate(ways):
+        _run(model, inputs, trail, merged, first=not number)
     try:
         _run(model, _doubled(example_inputs), trail, merged, train=True)
     except TraceError as error:
         trail.notes.append(f"train mode was not traced: {error}")
     _hold_unseen_ways(model, trail)
     graph, views = build(model, trail, describe(example_inputs), _examples(example_inputs))
-    return rehearse(model, graph, example_inputs, views)
+    return rehearse(model, graph, ways, views)
 
 
 def _hold_unseen_ways(model: nn.Module, trail: Trail) -> None:
@@ -364,8 +325,16 @@ def _hold_unseen_ways(model: nn.Module, trail: Trail) -> None:
         trail.notes.append(f"The code reads values of the inputs {trail.forks[0]}: one way was traced.")
 
 
-def _run(model: nn.Module, inputs: Any, trail: Trail, rules: Mapping[str, Rule], *, train: bool) -> None:
-    tracer = Tracer(model, trail, rules, record=not train)
+def _run(
+    model: nn.Module,
+    inputs: Any,
+    trail: Trail,
+    rules: Mapping[str, Rule],
+    *,
+    train: bool = False,
+    first: bool = False,
+) -> None:
+    tracer = Tracer(model, trail, rules, record=not train, first=first)
     with (
         torch.inference_mode(mode=False), torch.no_grad(),
         _context.buffers(model), _context.rng(0), _context.mode(model, train=train),
