@@ -62,6 +62,8 @@ class Proof:
             )
         pairs = (self._expected, received) if self._exact else (self._expected_sums, sums)
         difference, tolerance = relative_gap(*pairs)
+        if not self._exact:  # sums in the place of norms grow with depth, and their rounding with them
+            tolerance = max(tolerance, 1e-3)
         if difference > tolerance:
             raise PlanError(
                 f"the pruned model differs from the masked one by {difference:.1e} of its largest output, "

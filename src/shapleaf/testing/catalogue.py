@@ -25,7 +25,7 @@ SEGMENTATION = "deeplabv3_resnet50 fcn_resnet50 lraspp_mobilenet_v3_large".split
 DETECTION = """fasterrcnn_resnet50_fpn retinanet_resnet50_fpn fcos_resnet50_fpn ssd300_vgg16
 ssdlite320_mobilenet_v3_large""".split()
 TIMM = """vit_tiny_patch16_224 deit_tiny_distilled_patch16_224 mixer_s32_224 convnext_atto convnextv2_atto
-resmlp_12_224 eva02_tiny_patch14_224 beit_base_patch16_224 xcit_nano_12_p16_224 mobilenetv4_conv_small
+resmlp_12_224 eva02_tiny_patch14_336 beit_base_patch16_224 xcit_nano_12_p16_224 mobilenetv4_conv_small
 mobilenetv4_hybrid_medium levit_128s pvt_v2_b0 poolformer_s12 coatnet_nano_rw_224 swin_tiny_patch4_window7_224
 efficientformer_l1 edgenext_xx_small ghostnet_100 repvgg_a0 hrnet_w18_small dla34 res2net50_26w_4s
 ese_vovnet19b_dw fastvit_t8 dm_nfnet_f0 mobilevit_xxs twins_svt_small convformer_s18 cspresnet50 dpn68

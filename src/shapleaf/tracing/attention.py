@@ -18,9 +18,8 @@ def attention(op: OpCall) -> None:
     """
     query, key, value = op.args[:3]
     out = op.outputs[0]
-    before = [*out.shape[:-2], 1, 1]
-    operands = [(_heads(op, query, out), before), (_heads(op, key, out), before)]
-    operands += [(_repeated(op.flow.of(value), value, out), [*before[:-1], out.shape[-1]])]
+    operands = [(_heads(op, tensor, out), [*_batch(tensor, out), 1, 1]) for tensor in (query, key)]
+    operands += [(_repeated(op.flow.of(value), value, out), [*_batch(value, out), 1, out.shape[-1]])]
     mask = op.kwargs.get("attn_mask", op.args[3] if len(op.args) > 3 else None)
     if isinstance(mask, Tensor):
         # A bias per head (relative positions) goes with its head.
@@ -33,6 +32,11 @@ def attention(op: OpCall) -> None:
     batch = math.prod(out.shape[:-2]) // (along[0].numel() if along else 1)
     op.contractions.append(Contraction(op.key, float(lengths * batch), along))
     op.give(out, fields)
+
+
+def _batch(tensor: Tensor, out: Tensor) -> list[int]:
+    """The axes before a head's own; one head of keys is there for all that read it."""
+    return [1 if mine == 1 else size for mine, size in zip(tensor.shape[:-2], out.shape[:-2], strict=True)]
 
 
 def _heads(op: OpCall, tensor: Tensor, out: Tensor) -> Fields:

@@ -162,7 +162,7 @@ def _sizes(units: Units, names: list[str], uses: Sequence[Use]) -> tuple[Size, .
 
 def _ties(units: Units, names: list[str], pairs: Sequence[tuple[int, int]]) -> tuple[tuple[str, ...], ...]:
     by_kind = {int(units.kinds[reps[0]]): number for number, reps in enumerate(units.members)}
-    found = {kinds for parts in units.flow.splits if (kinds := tied(units.root, units.kinds, parts))}
+    found = {kinds for kinds in tied(units.root, units.kinds, units.flow.splits) if kinds}
     ties = [*([by_kind[kind] for kind in kinds] for kinds in found), *pairs]
     left = np.array([a for tie in ties for a in tie[1:]], int)
     right = np.array([tie[0] for tie in ties for _ in tie[1:]], int)

@@ -36,7 +36,7 @@ def narrow(labels: Tensor) -> Tensor:
     for axis, size in enumerate(labels.shape):
         if size > 1:
             first = labels.narrow(axis, 0, 1)
-            if bool((labels == first).all()):
+            if labels.stride(axis) == 0 or bool((labels == first).all()):
                 labels = first
     return labels
 
@@ -93,6 +93,7 @@ class Labeling:
     places: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     active: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     statistics: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
+    _known: tuple[np.ndarray, int, int] = field(default_factory=lambda: (np.zeros(0, int), 0, 0))
 
     def own(self, name: str, tensor: Tensor) -> None:
         """Give a parameter or buffer fresh labels along each axis that has more than one index."""
@@ -255,11 +256,12 @@ class Labeling:
                 continue
             extra = [pair for array, pinned in self.grids.values() for pair in _square(root, array, pinned)]
             if not extra:  # only in settled grids it shows which parts stay equal by themselves
-                kinds = self.signatures(root)
+                uneven = [parts for parts in self.splits if not _even(root, parts)]
+                ties = tied(root, self.signatures(root), uneven)
                 extra = [
                     (np.concatenate(parts[1:]), np.tile(parts[0], len(parts) - 1))
-                    for parts in self.splits
-                    if not _even(root, parts) and not tied(root, kinds, parts)
+                    for parts, kinds in zip(uneven, ties, strict=True)
+                    if not kinds
                 ]
             if not extra:
                 return root
@@ -284,8 +286,15 @@ class Labeling:
         return kinds
 
     def _components(self) -> np.ndarray:
-        zero = [(labels, np.zeros_like(labels)) for labels, _ in self.frozen]
-        return components(self.count, *_columns([*self.pairs, *zero]))
+        """The representatives as of now; what was said before is not gone through again."""
+        root, pairs, frozen = (
+            self._known if len(self._known[0]) == self.count else (np.arange(self.count), 0, 0)
+        )
+        zero = [(labels, np.zeros_like(labels)) for labels, _ in self.frozen[frozen:]]
+        left, right = _columns([*self.pairs[pairs:], *zero])
+        root = components(self.count, root[left], root[right])[root]
+        self._known = root, len(self.pairs), len(self.frozen)
+        return root
 
 
 Pairs = tuple[np.ndarray, np.ndarray]
@@ -334,12 +343,20 @@ def _even(root: np.ndarray, parts: tuple[np.ndarray, ...]) -> bool:
     return all(np.array_equal(a, b) for c in counts for a, b in zip(c, counts[0], strict=True))
 
 
-def tied(root: np.ndarray, kinds: np.ndarray, parts: tuple[np.ndarray, ...]) -> tuple[int, ...] | None:
-    """The signature of each part's units, where each part is one whole group of its own; else None.
+def tied(
+    root: np.ndarray, kinds: np.ndarray, splits: Sequence[tuple[np.ndarray, ...]]
+) -> list[tuple[int, ...] | None]:
+    """For each split the signature of each part's units, where each is one whole group; else None.
 
     Such parts stay equal as long as the groups keep equal numbers of units: a tie.
     """
-    members = dict(zip(*np.unique(kinds[np.unique(root)], return_counts=True), strict=True))
+    members = dict(zip(*np.unique(kinds[np.unique(root)], return_counts=True), strict=True)) if splits else {}
+    return [_tie(root, kinds, parts, members) for parts in splits]
+
+
+def _tie(
+    root: np.ndarray, kinds: np.ndarray, parts: tuple[np.ndarray, ...], members: dict[int, int]
+) -> tuple[int, ...] | None:
     found: list[int] = []
     shapes = set()
     for part in parts:

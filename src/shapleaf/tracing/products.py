@@ -26,7 +26,8 @@ def _contract(
     rest_b = [f for f in op.flow.of(b) if not varies(f, axis_b)]
     # Of a view, what is contracted goes as a whole: a head with all its dimensions.
     for side, rest, axis in ((mine, rest_a, axis_a), (theirs, rest_b, axis_b)):
-        rest += [op.flow.close(f, axis) for f in side if len(axes_of(f)) > 1]
+        for labels in (f for f in side if len(axes_of(f)) > 1):
+            _join(op, rest, op.flow.close(labels, axis))
         side[:] = [f for f in side if len(axes_of(f)) == 1]
     if not (mine and theirs):
         op.freeze(mine + theirs, "contracted with an axis without units")
@@ -41,6 +42,19 @@ def _contract(
         else:
             op.flow.blur(first, op.why(STATISTICS[0]))
     return rest_a, rest_b, mine[0]
+
+
+def _join(op: OpCall, rest: Fields, whole: Tensor) -> None:
+    """What is whole along its axes makes the other fields there whole: rows and columns of one head."""
+    for i, labels in enumerate(rest):
+        others = [axis for axis in axes_of(labels) if axis not in axes_of(whole)]
+        if others and len(others) < len(axes_of(labels)):
+            for axis in others:
+                labels = op.flow.close(labels, axis)  # noqa: PLW2901 - narrowed step by step
+            op.flow.unite(labels, whole)
+            rest[i] = labels
+            return
+    rest.append(whole)
 
 
 def _count(op: OpCall, lengths: Sequence[tuple[int, Fields | Tensor | None]], scale: float = 1.0) -> None:

@@ -27,10 +27,10 @@ _SHARES = (0.5, 0.4, 0.65, 0.55, 0.35)
 def rehearse(model: nn.Module, graph: Graph, ways: Sequence[Any], views: Views) -> Graph:
     """The graph, with the groups marked that the code cannot follow on one of several inputs.
 
-    All groups are shortened at once, each by another share. Only where that fails they are tried one by
-    one, and then together again as far as they go. ``views`` says how long some views must become: code
-    that parts an axis by a number of its own may run and part it otherwise. A model that cannot be copied
-    is left as it is, with a note.
+    All groups are shortened at once, each by another share. Only where that fails halves of them are, down
+    to those that fail alone; the others are then tried together again, as far as they go. ``views`` says
+    how long some views must become: code that parts an axis by a number of its own may run and part it
+    otherwise. A model that cannot be copied is left as it is, with a note.
     """
     try:
         stage = _Stage(model, ways, views)
@@ -40,14 +40,11 @@ def rehearse(model: nn.Module, graph: Graph, ways: Sequence[Any], views: Views) 
     sets = list(dict.fromkeys(graph.tied(group.name) for group in graph))
     if stage.fails(graph, range(len(sets)), sets) is None:
         return graph
-    held: dict[int, str] = {}
-    for number in range(len(sets)):
-        reason = stage.fails(graph, [number], sets)
-        if reason is not None:
-            held[number] = reason
-    going: list[int] = []
-    for number in range(len(sets)):
-        if number not in held:
+    held = _blamed(stage, graph, sets, range(len(sets)))
+    left = [number for number in range(len(sets)) if number not in held]
+    if stage.fails(graph, left, sets) is not None:
+        going: list[int] = []
+        for number in left:
             reason = stage.fails(graph, [*going, number], sets)
             if reason is None:
                 going.append(number)
@@ -56,6 +53,18 @@ def rehearse(model: nn.Module, graph: Graph, ways: Sequence[Any], views: Views) 
     reasons = {name: reason for number, reason in held.items() for name in sets[number]}
     groups = tuple(replace(g, blocked=reasons[g.name]) if g.name in reasons else g for g in graph)
     return replace(graph, groups=groups)
+
+
+def _blamed(
+    stage: _Stage, graph: Graph, sets: Sequence[tuple[str, ...]], numbers: Sequence[int]
+) -> dict[int, str]:
+    """The sets that the code cannot do without even one at a time, and why; found by halving."""
+    reason = stage.fails(graph, numbers, sets)
+    if reason is None or len(numbers) == 1:
+        return {numbers[0]: reason} if reason else {}
+    middle = len(numbers) // 2
+    parts = (numbers[:middle], numbers[middle:])
+    return {n: why for part in parts for n, why in _blamed(stage, graph, sets, part).items()}
 
 
 class _Stage:
