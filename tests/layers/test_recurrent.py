@@ -10,8 +10,10 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+import shapleaf as sl
 from shapleaf._calls import Calls
 from shapleaf.layers import EQUIVALENTS, recurrent
+from shapleaf.testing import untouched
 
 KINDS: dict[str, Any] = {
     "lstm": nn.LSTM,
@@ -100,3 +102,95 @@ def test_training_drops_out_between_layers() -> None:
 def test_every_equivalent_has_its_function() -> None:
     for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
         assert EQUIVALENTS[getattr(torch, name)] is getattr(recurrent, name)
+
+
+# Units
+
+
+class Read(nn.Module):
+    """A layer, a recurrence over its outputs, and a reader of every step."""
+
+    def __init__(self, kind: str, **more: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.r = nn.Linear(6, 8), KINDS[kind](8, 5, **more)
+        width = (more.get("proj_size") or 5) * (2 if self.r.bidirectional else 1)
+        self.out = nn.Linear(width, 3)
+        self.double().eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        states = self.r(x)[0] if self.r.batch_first else self.r(x.transpose(0, 1))[0].transpose(0, 1)
+        return self.out(states)
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "examples first": {"batch_first": True},
+    "steps first": {},
+    "without biases": {"batch_first": True, "bias": False},
+    "two layers": {"batch_first": True, "num_layers": 2},
+    "both ways": {"batch_first": True, "bidirectional": True},
+    "two layers both ways": {"num_layers": 2, "bidirectional": True},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_hidden_units_are_a_group_whatever_the_length(kind: str, form: str) -> None:
+    model, x = Read(kind, **FORMS[form]), torch.randn(2, 4, 6, dtype=torch.float64)
+    with untouched(model):
+        graph = sl.trace(model, x)
+    assert {group.name: (group.size, group.exact) for group in graph} == {"a": (8, True), "r": (5, True)}
+    plan = sl.plan(graph, {"a": (1, 2, 6), "r": (0, 3)})
+    pruned, receipt = sl.prune(model, plan)
+    assert receipt.error is not None
+    assert receipt.error < 1e-14
+    assert (pruned.r.input_size, pruned.r.hidden_size) == (3, 2)
+    longer = torch.randn(3, 9, 6, dtype=torch.float64)
+    torch.testing.assert_close(sl.masked(model, plan)(longer), pruned(longer), rtol=0, atol=1e-14)
+    again = sl.replay(Read(kind, **FORMS[form]), receipt)
+    again.load_state_dict(pruned.state_dict())
+    assert torch.equal(again(longer), pruned(longer))
+
+
+def test_a_unit_owns_its_row_of_every_gate_and_its_column() -> None:
+    graph = sl.trace(Read("lstm", batch_first=True), torch.randn(2, 4, 6, dtype=torch.float64))
+    owned = {(piece.tensor, piece.dim): piece.index.tolist() for piece in graph["r"].slices}
+    assert owned["r.weight_ih_l0", 0][1] == owned["r.weight_hh_l0", 0][1] == [1, 6, 11, 16]
+    assert owned["r.weight_hh_l0", 1][1] == owned["out.weight", 1][1] == [1]
+    assert {site.call for site in graph["r"].sites} == {"r:recur#0", "out:linear#0"}
+
+
+def test_a_projection_is_a_group_of_its_own() -> None:
+    model = Read("lstm", batch_first=True, proj_size=3)
+    graph = sl.trace(model, torch.randn(2, 4, 6, dtype=torch.float64))
+    assert [group.size for group in graph] == [8, 5, 3]
+    plan = sl.plan(graph, {"r": (0, 1, 4), graph.groups[2].name: (0, 2)})
+    pruned, _ = sl.prune(model, plan)
+    assert (pruned.r.hidden_size, pruned.r.proj_size) == (3, 2)
+    longer = torch.randn(3, 9, 6, dtype=torch.float64)
+    torch.testing.assert_close(sl.masked(model, plan)(longer), pruned(longer), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_means_fold_into_the_biases_of_the_recurrence(kind: str) -> None:
+    """The mean of a unit over all steps goes into the bias that its reader adds."""
+    model, x = Read(kind, batch_first=True), torch.randn(20, 4, 6, dtype=torch.float64)
+    plan = sl.plan(sl.trace(model, x[:2]), {"r": (0, 3)})
+    folded, _ = sl.prune(model, plan, compensate=sl.FoldMean([(x, None)]))
+    filled = sl.masked(model, plan, removal=sl.CalibrationMean([(x, None)]))
+    torch.testing.assert_close(folded(x), filled(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("criterion", [sl.Taylor(), sl.LeaveOneOut(), sl.Shapley(sl.Path(8))])
+def test_hidden_units_are_scored(criterion: Any) -> None:
+    model, x = Read("gru", batch_first=True), torch.randn(6, 4, 6, dtype=torch.float64)
+
+    def loss(out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(out[:, -1], target, reduction="none")
+
+    graph, data = sl.trace(model, x[:2]), [(x, torch.arange(6) % 3)]
+    with untouched(model):
+        scores = sl.attribute(model, graph, data, criterion, loss=loss)
+    assert scores.values["r"].shape == (5,)
+    assert bool((scores.values["r"] != 0).all())

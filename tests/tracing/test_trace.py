@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import UserDict
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +12,22 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import shapleaf as sl
-from zoo import NETS, Apply, Weights, between, conv, example, head, lived_in, prove, settle, state
+from shapleaf.testing import untouched
+from zoo import (
+    NETS,
+    Apply,
+    Weights,
+    between,
+    conv,
+    example,
+    gap,
+    head,
+    lived_in,
+    prove,
+    run,
+    settle,
+    state,
+)  # fmt: skip
 
 VECTORS = example(2, 6)
 
@@ -258,28 +272,6 @@ def test_a_parameter_in_two_layouts_belongs_to_one_group() -> None:
     prove(model, VECTORS, graph)
 
 
-SIZED: dict[str, Callable[[], nn.Module]] = {
-    "lstm in l": lambda: Apply(
-        lambda self, x: self.c(self.l(self.a(x))[0]),
-        a=nn.Linear(6, 8),
-        l=nn.LSTM(8, 5, batch_first=True),
-        c=nn.Linear(5, 2),
-    ),
-    "gru in l": lambda: Apply(
-        lambda self, x: self.c(self.l(self.a(x))[0]),
-        a=nn.Linear(6, 8),
-        l=nn.GRU(8, 5, batch_first=True),
-        c=nn.Linear(5, 2),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", SIZED)
-def test_modules_that_hold_sizes_are_frozen_and_named(name: str) -> None:
-    with pytest.raises(sl.TraceError, match=f"{name}, test_trace.py:\\d+ holds its sizes as integers"):
-        sl.trace(settle(SIZED[name]()), example(2, 5, 6))
-
-
 def test_a_recurrent_cell_by_hand() -> None:
     def run(self: Any, x: Tensor) -> Tensor:
         x, h = self.a(x), x.new_zeros(len(x), 5)
@@ -334,3 +326,53 @@ def test_masks_are_laid_on_the_argument_that_is_read() -> None:
     graph = sl.trace(model, maps)
     assert [site.arg for group in graph for site in group.sites] == [2, 0]
     prove(model, maps, graph)
+
+
+# Further inputs
+
+
+class Branching(nn.Module):
+    """Long inputs go through another layer than short ones, and are read beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 2)
+        self.long, self.wide = nn.Linear(8, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.a(x))
+        if x.shape[1] > 3:
+            return self.b(h) + self.wide(F.relu(self.long(h)))
+        return self.b(h)
+
+
+def test_what_further_inputs_reach_is_part_of_the_units() -> None:
+    model = settle(Branching())
+    short, long = example(2, 2, 6), example(2, 5, 6)
+    alone, both = sl.trace(model, short), sl.trace(model, short, also=[long])
+    assert names(alone) == ["a"]
+    assert {s.tensor for s in alone["a"].slices} == {"a.weight", "a.bias", "b.weight"}
+    assert names(both) == ["a", "long"]
+    assert {s.tensor for s in both["a"].slices} == {"a.weight", "a.bias", "b.weight", "long.weight"}
+    assert {site.call for site in both["a"].sites} == {"b:linear#0", "long:linear#0"}
+    assert both.inputs == alone.inputs
+    assert both.ops == alone.ops  # costs are those of the example inputs
+    with untouched(model):
+        sl.trace(model, short, also=[long, {"x": long}])
+    prove(model, short, both)
+    plan = sl.plan(both, {"a": [0, 3, 7], "long": [2]})
+    pruned = sl.prune(model, plan).model
+    assert gap(run(sl.masked(model, plan), long), run(pruned, long)) < 1e-12
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        sl.prune(model, sl.plan(alone, {"a": [0, 3, 7]})).model(long)
+
+
+def test_code_that_cannot_be_resized_on_a_further_way_is_found_there() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        h = F.relu(self.a(x))
+        return self.b(h.view(len(x), -1, 4, 2).flatten(2) if x.shape[1] > 3 else h)
+
+    model = settle(Apply(forward, a=nn.Linear(6, 8), b=nn.Linear(8, 2)))
+    short, long = example(2, 2, 6), example(2, 5, 6)
+    assert not sl.trace(model, short)["a"].blocked
+    assert "test_trace.py" in sl.trace(model, short, also=[long])["a"].blocked

@@ -101,7 +101,9 @@ CONFIGURATIONS: dict[str, Configuration] = {
     "gemma3": Configuration("Gemma3ForCausalLM", "Gemma3TextConfig", {**_GROUPED, "head_dim": 8}),
     "phi3": Configuration("Phi3ForCausalLM", "Phi3Config", _GROUPED),
     "olmo2": Configuration("Olmo2ForCausalLM", "Olmo2Config", _GROUPED),
-    "stablelm": Configuration("StableLmForCausalLM", "StableLmConfig", {**_GROUPED, "partial_rotary_factor": 0.5}),
+    "stablelm": Configuration(
+        "StableLmForCausalLM", "StableLmConfig", {**_GROUPED, "partial_rotary_factor": 0.5}
+    ),
     "starcoder2": Configuration("Starcoder2ForCausalLM", "Starcoder2Config", _GROUPED),
     # encoders with decoders
     "t5": Configuration("T5ForConditionalGeneration", "T5Config", _T5, "pairs"),
