@@ -57,7 +57,14 @@ def forward(model: nn.Module, inputs: Any) -> Any:
 
 
 def tensors(nested: Any) -> list[Tensor]:
-    """The tensors in nested tuples, lists and mappings."""
+    """The tensors in nested tuples, lists and mappings, in the order of PyTorch's own trees."""
+    if isinstance(nested, Tensor):
+        return [nested]
+    if type(nested) in (tuple, list, dict):  # which is what most calls are given
+        parts = nested.values() if type(nested) is dict else nested
+        return [tensor for part in parts for tensor in tensors(part)]
+    if nested is None or isinstance(nested, int | float | str | torch.dtype | torch.device):
+        return []
     return [leaf for leaf in tree_leaves(nested) if isinstance(leaf, Tensor)]
 
 

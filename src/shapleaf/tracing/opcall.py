@@ -44,13 +44,11 @@ class OpCall:
     consumed: list[Consumed] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
 
-    @property
-    def tensors(self) -> list[Tensor]:
-        return tensors((self.args, self.kwargs))
+    tensors: list[Tensor] = field(init=False)
+    outputs: list[Tensor] = field(init=False)
 
-    @property
-    def outputs(self) -> list[Tensor]:
-        return tensors(self.out)
+    def __post_init__(self) -> None:
+        self.tensors, self.outputs = tensors((self.args, self.kwargs)), tensors(self.out)
 
     def why(self, text: str) -> str:
         return f"{text} ({self.name} in {self.place()})"

@@ -8,6 +8,7 @@ marked, with the line that failed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -24,22 +25,25 @@ from .build import Views
 _SHARES = (0.5, 0.4, 0.65, 0.55, 0.35)
 
 
-def rehearse(model: nn.Module, graph: Graph, ways: Sequence[Any], views: Views) -> Graph:
+def rehearse(
+    model: nn.Module, graph: Graph, ways: Sequence[Any], views: Views, shapes: list[torch.Size]
+) -> Graph:
     """The graph, with the groups marked that the code cannot follow on one of several inputs.
 
     All groups are shortened at once, each by another share. Only where that fails halves of them are, down
     to those that fail alone; the others are then tried together again, as far as they go. ``views`` says
     how long some views must become: code that parts an axis by a number of its own may run and part it
-    otherwise. A model that cannot be copied is left as it is, with a note.
+    otherwise. ``shapes`` are those of the outputs. A model that cannot be copied is left as it is, with a
+    note.
     """
+    stage = _Stage(model, ways, views, shapes)
+    sets = list(dict.fromkeys(graph.tied(group.name) for group in graph))
     try:
-        stage = _Stage(model, ways, views)
+        if stage.fails(graph, range(len(sets)), sets) is None:
+            return graph
     except Exception as error:  # noqa: BLE001 - the user's own code runs here
         note = f"Sizes in the code were not looked for, as a copy of the model does not run: {_line(error)}"
         return replace(graph, notes=(*graph.notes, note))
-    sets = list(dict.fromkeys(graph.tied(group.name) for group in graph))
-    if stage.fails(graph, range(len(sets)), sets) is None:
-        return graph
     held = _blamed(stage, graph, sets, range(len(sets)))
     left = [number for number in range(len(sets)) if number not in held]
     if stage.fails(graph, left, sets) is not None:
@@ -70,15 +74,9 @@ def _blamed(
 class _Stage:
     """Runs shortened copies of a model, without storage where the code allows it."""
 
-    def __init__(self, model: nn.Module, ways: Sequence[Any], views: Views) -> None:
-        self._model, self._ways, self._views = model, ways, views
-        self._meta = True
-        self._shapes: list[torch.Size] = []
-        try:
-            self._shapes = self._run(self._copy())
-        except Exception:  # noqa: BLE001 - whatever does not run without storage
-            self._meta = False
-            self._shapes = self._run(self._copy())
+    def __init__(self, model: nn.Module, ways: Sequence[Any], views: Views, shapes: list[torch.Size]) -> None:
+        self._model, self._ways, self._views, self._shapes = model, ways, views, shapes
+        self._meta, self._whole = True, False
 
     def fails(self, graph: Graph, numbers: Sequence[int], sets: Sequence[tuple[str, ...]]) -> str | None:
         """Why the model does not run without parts of these groups; None if it does."""
@@ -90,13 +88,29 @@ class _Stage:
                 keep[name] = tuple(range(kept * graph[name].size // portions))
         nothing = Cost(units=0, params=0, macs=0)
         plan = Plan(graph=graph, keep=keep, before=nothing, after=nothing)
+        reason = self._try(plan)
+        if reason is not None and not self._whole:
+            self._check()
+            reason = self._try(plan)
+        return reason
+
+    def _check(self) -> None:
+        """Whether the whole model runs without storage; else with it, which raises if it cannot."""
+        try:
+            self._run(self._copy())
+        except Exception:  # noqa: BLE001 - whatever does not run without storage
+            self._meta = False
+            self._run(self._copy())
+        self._whole = True
+
+    def _try(self, plan: Plan) -> str | None:
         shortened = self._copy()
         what = slicing.cuts(plan)
         slicing.slice_tensors(shortened, what)
         attributes.update(shortened, what)
         attributes.resize(shortened, plan)
         try:
-            with _Watch(shortened, self._views, plan):
+            with _Watch(shortened, self._views, plan) if self._views else nullcontext():
                 shapes = self._run(shortened)
         except Exception as error:  # noqa: BLE001 - an assertion of the code is an answer too
             return _where(error)

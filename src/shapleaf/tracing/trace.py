@@ -56,6 +56,7 @@ class Trail:
     forks: list[str] = field(default_factory=list)
     reached: set[int] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    shapes: list[torch.Size] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.readings = Readings(self.flow)
@@ -310,7 +311,7 @@ def trace(
         trail.notes.append(f"train mode was not traced: {error}")
     _hold_unseen_ways(model, trail)
     graph, views = build(model, trail, describe(example_inputs), _examples(example_inputs))
-    return rehearse(model, graph, ways, views)
+    return rehearse(model, graph, ways, views, trail.shapes)
 
 
 def _hold_unseen_ways(model: nn.Module, trail: Trail) -> None:
@@ -350,6 +351,8 @@ def _run(
     for leaf in _context.tensors(output):
         trail.flow.use(leaf)
         tracer.hold(leaf, "the model's output")
+        if not train:
+            trail.shapes.append(leaf.shape)
 
 
 def _examples(inputs: Any) -> int:
