@@ -15,21 +15,69 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from common import RESULTS, ROOT
+from common import RESULTS, ROOT, environment, save, spearman, table
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
-from shapleaf import _rng
+import shapleaf as sl
 from shapleaf._store import atomic
+from shapleaf.aggregation import Aggregation
+from shapleaf.criteria import Criterion
 from shapleaf.integrations.datasets import Images, load_data
 
 SHIFT = 4
+
+HEADS, NEURONS = "blocks.*.attention.qkv", "blocks.*.mlp.0"
+PARTS = {"heads": (HEADS,), "neurons": (NEURONS,), "both": (HEADS, NEURONS)}
+REMOVE = (0.25, 0.5)
+PATH, EXACT = sl.Shapley(), sl.Shapley(sl.Exact())
+SIGNED = sl.Taylor(signed=True)
+AGGREGATIONS: dict[str, Aggregation] = {"mean + 2 std": sl.MeanPlusStd(2), "mean": sl.Mean()}
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A row of the table: how heads and how neurons are scored, and how often if at random."""
+
+    name: str
+    heads: Criterion
+    neurons: Criterion
+    aggregate: str = "mean"
+    draws: int = 1
+
+
+# In the order in which the table is filled.
+METHODS = (
+    Method("Shapley, path, mean + 2 std", PATH, PATH, "mean + 2 std"),
+    Method("Shapley, heads exact, mean + 2 std", EXACT, PATH, "mean + 2 std"),
+    Method("leave one out, mean + 2 std", sl.LeaveOneOut(), sl.LeaveOneOut(), "mean + 2 std"),
+    Method("Taylor, mean + 2 std", sl.Taylor(), sl.Taylor(), "mean + 2 std"),
+    Method("Taylor signed, mean + 2 std", SIGNED, SIGNED, "mean + 2 std"),
+    Method("weight norm", sl.WeightNorm(), sl.WeightNorm()),
+    Method("random", sl.Random(), sl.Random(), draws=3),
+    Method("Shapley, path, mean", PATH, PATH),
+    Method("Shapley, heads exact, mean", EXACT, PATH),
+    Method("leave one out, mean", sl.LeaveOneOut(), sl.LeaveOneOut()),
+)
+COST = (
+    "CPU seconds of one thread, and forwards of the network behind the layer, summed over blocks; a forward "
+    "with its backward counts 3, what scores all groups in one pass none."
+)
+COMPARED = {
+    "Shapley, path": PATH,
+    "leave one out": sl.LeaveOneOut(),
+    "Taylor": sl.Taylor(),
+    "Taylor signed": SIGNED,
+    "weight norm": sl.WeightNorm(),
+}
 
 
 class Attention(nn.Module):
@@ -43,7 +91,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
@@ -52,10 +100,8 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads)
-        self.norm2, self.mlp = (
-            nn.LayerNorm(width),
-            nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)),
-        )
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
@@ -106,7 +152,19 @@ class ViT(nn.Module):
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     torch.set_num_threads(1)
-    trained(options)
+    found = resumed(options)
+    study = Study(options)
+    found["intact"] = study.intact
+    if "correlations" not in found:
+        found["correlations"] = {name: study.agreement(one) for name, one in COMPARED.items()}
+    for key, method, part, remove, fold, draw in cells():
+        if key not in found["cells"]:
+            cell = study.run(method, part, remove, fold=fold, draw=draw)
+            found["cells"][key] = cell
+            found["attribution"] |= study.spent
+            print(f"{key}: {cell['accuracy']:.4f}", flush=True)
+            save(options.out, "vit", found, markdown(found))
+    save(options.out, "vit", found, markdown(found))
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -123,6 +181,131 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=100, help="calibration images, from the test set")
     parser.add_argument("--test-images", type=int, help="evaluate on so many of the others only")
     return parser.parse_args(arguments)
+
+
+def resumed(options: argparse.Namespace) -> dict[str, Any]:
+    """What earlier runs with the same settings found."""
+    names = "width depth heads hidden train_images epochs images test_images".split()
+    settings = {name: getattr(options, name) for name in names} | {"data": options.data.partition(":")[0]}
+    found: dict[str, Any] = {"command": "python benchmarks/vit.py", "settings": settings, "attribution": {}}
+    found |= {"environment": environment(), "cells": {}}
+    path = options.out / "vit.json"
+    if path.exists():
+        earlier = json.loads(path.read_text())
+        if earlier["settings"] != settings:
+            raise SystemExit(
+                f"{path} was made with {earlier['settings']}, not {settings}; "
+                "give another folder with --out, or remove it."
+            )
+        found |= {key: earlier[key] for key in ("attribution", "correlations", "cells")}
+    return found
+
+
+def cells() -> Iterator[tuple[str, Method, str, float, bool, int]]:
+    """Every cell of the tables: its name, method, part, share removed, whether folded, draw."""
+    for method in METHODS:
+        for draw in range(method.draws):
+            for part in PARTS:
+                if part == "neurons" and method.heads is EXACT:
+                    continue  # there it is the path's row
+                for remove in REMOVE:
+                    for fold in (False, True):
+                        key = f"{method.name} | {part} | {remove:g} | {'fold' if fold else 'zero'} | {draw}"
+                        yield key, method, part, remove, fold, draw
+
+
+class Study:
+    """A trained transformer, 100 labelled images to score its units on, and the others to test it on.
+
+    The embedding is not pruned, so that it is run once on the test images, not for every cell.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.model, training = trained(options)
+        data = load_data(options.data, split="test")
+        calibration = data.sample(options.images, seed=0)
+        test = data.without(calibration.ids)
+        if options.test_images:
+            test = test.sample(options.test_images, seed=0)
+        self.calibration = calibration.tensors()
+        images, self.labels = test.tensors()
+        with torch.inference_mode():
+            self.tokens = torch.cat([self.model.tokens(part) for part in images.split(100)])
+        self.graph = sl.trace(self.model, self.calibration[0][:2])
+        cost = sl.cost(self.graph)
+        self.intact = {
+            "accuracy": self.accuracy(self.model),
+            "params": cost.params,
+            "macs": cost.macs,
+            "training": training,
+        }
+        self.known: dict[str, dict[str, Tensor]] = {}
+        self.spent: dict[str, dict[str, float]] = {}
+
+    def scores(self, criterion: Criterion, groups: str, draw: int = 0) -> dict[str, Tensor]:
+        """Of every unit, for each image if the criterion sees any; computed once."""
+        name = f"{criterion!r} on {'heads' if groups == HEADS else 'neurons'}"
+        if (key := f"{name}, {draw}") not in self.known:
+            start = time.process_time()
+            scores = sl.attribute(
+                self.model,
+                self.graph,
+                self.calibration,
+                criterion,
+                aggregate=None,
+                groups=[groups],
+                seed=draw,
+            )
+            self.known[key] = scores.values
+            evaluations = sum(scores.evaluations.values())
+            self.spent[name] = {
+                "seconds": round(time.process_time() - start, 2),
+                "evaluations": evaluations,
+            }
+            print(f"{name}: {self.spent[name]}", flush=True)
+        return self.known[key]
+
+    def agreement(self, criterion: Criterion) -> dict[str, list[float]]:
+        """Rank correlation with the exact Shapley values of the heads, block by block."""
+        exact, other = self.scores(EXACT, HEADS), self.scores(criterion, HEADS)
+        return {
+            name: [
+                round(spearman(aggregated(other[group], one), aggregated(exact[group], one)), 4)
+                for group in exact
+            ]
+            for name, one in AGGREGATIONS.items()
+        }
+
+    def run(self, method: Method, part: str, remove: float, *, fold: bool, draw: int) -> dict[str, Any]:
+        """Prune a copy and measure it."""
+        values: dict[str, Tensor] = {}
+        for groups in PARTS[part]:
+            criterion = method.heads if groups == HEADS else method.neurons
+            found = self.scores(criterion, groups, draw)
+            values |= {name: aggregated(one, AGGREGATIONS[method.aggregate]) for name, one in found.items()}
+        scores = sl.Scores(graph=self.graph, values=values)
+        plan = sl.allocate(scores, sl.Units(remove=remove), strategy=sl.Uniform(), multiple_of=1)
+        pruned = sl.prune(self.model, plan, compensate=sl.FoldMean(self.calibration) if fold else None).model
+        return {
+            "accuracy": self.accuracy(pruned),
+            "params": plan.after.params,
+            "macs": plan.after.macs,
+        }
+
+    def accuracy(self, model: nn.Module) -> float:
+        """The share of test images whose highest output is the label's."""
+        with torch.inference_mode():
+            found = torch.cat([model.classify(part).argmax(1) for part in self.tokens.split(100)])
+        return float((found == self.labels).double().mean())
+
+
+def aggregated(values: Tensor, aggregation: Aggregation) -> Tensor:
+    """One score per unit; those that saw no image have one already."""
+    if values.ndim == 1:
+        return values
+    state = aggregation.start(values.shape[1])
+    state.update(values)
+    return state.result()[0]
 
 
 def trained(options: argparse.Namespace) -> tuple[ViT, dict[str, str]]:
@@ -151,7 +334,7 @@ def trained(options: argparse.Namespace) -> tuple[ViT, dict[str, str]]:
 
 
 def train(model: ViT, data: Images, epochs: int, path: Path, batch: int = 64) -> None:
-    """AdamW on a cosine, labels smoothed, images flipped and shifted; half of the tokens until the last quarter.
+    """AdamW on a cosine, labels smoothed, images flipped and shifted; the last quarter on all tokens.
 
     What is drawn in an epoch depends on its number alone, so that one that was interrupted is repeated.
     """
@@ -174,7 +357,7 @@ def train(model: ViT, data: Images, epochs: int, path: Path, batch: int = 64) ->
             tokens = model.tokens(augmented(normalised(pixels[chosen], data)))
             if epoch < epochs * 3 // 4:
                 tokens = half(tokens)
-            loss = F.cross_entropy(model.classify(tokens), data.labels[chosen], label_smoothing=0.1)
+            loss = functional.cross_entropy(model.classify(tokens), data.labels[chosen], label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -217,9 +400,11 @@ def augmented(images: Tensor) -> Tensor:
     top, left = (torch.randint(2 * SHIFT + 1, (n, 1)) for _ in range(2))
     rows, columns = top + torch.arange(height), left + torch.arange(width)
     columns = torch.where(torch.rand(n, 1) < 0.5, columns, columns.flip(1))
-    padded = F.pad(images, [SHIFT] * 4)
+    padded = functional.pad(images, [SHIFT] * 4)
     each, channel = torch.arange(n), torch.arange(channels)
-    return padded[each[:, None, None, None], channel[:, None, None], rows[:, None, :, None], columns[:, None, None]]
+    return padded[
+        each[:, None, None, None], channel[:, None, None], rows[:, None, :, None], columns[:, None, None]
+    ]
 
 
 def half(tokens: Tensor) -> Tensor:
@@ -227,6 +412,87 @@ def half(tokens: Tensor) -> Tensor:
     count = tokens.shape[1]
     chosen = torch.rand(len(tokens), count).argsort(1)[:, : count // 2, None]
     return tokens.gather(1, chosen.expand(-1, -1, tokens.shape[2]))
+
+
+def markdown(found: dict[str, Any]) -> str:
+    intact, settings, done = found["intact"], found["settings"], found["cells"]
+    parts = [
+        "# Heads and neurons of a small vision transformer",
+        f"`{found['command']}`",
+        f"{settings['depth']} blocks of {settings['heads']} heads and {settings['hidden']} neurons, width "
+        f"{settings['width']}, {intact['params']:,} parameters, trained for {settings['epochs']} epochs by "
+        f"the script itself; {intact['accuracy']:.2%} intact. {settings['images']} images of the test set to "
+        "score on, accuracy in % on the others; nothing is fine-tuned. Random: mean ± standard deviation of "
+        "3 draws. " + ", ".join(f"{name} {value}" for name, value in found["environment"].items()) + ".",
+    ]
+    for fold in ("zero", "fold"):
+        title = "removed" if fold == "zero" else "removed, their mean folded into the bias behind them"
+        parts += [f"## Accuracy with a quarter and half of each block {title}", accuracies(done, fold)]
+    parts.append(left(done, intact))
+    parts += [
+        "## Rank correlation with the exact Shapley values of the heads",
+        f"Spearman's, over the {settings['heads']} heads of a block; the mean over blocks (the lowest).",
+        table(
+            ["criterion", *AGGREGATIONS],
+            [
+                [name, *(f"{np.mean(row[a]):.3f} ({min(row[a]):.3f})" for a in AGGREGATIONS)]
+                for name, row in found["correlations"].items()
+            ],
+        ),
+        "## Cost of the scores",
+        COST,
+        table(
+            ["criterion", "evaluations", "seconds"],
+            [
+                [f"`{name.replace(' on ', '` on ')}", f"{row['evaluations']:,}", f"{row['seconds']:.1f}"]
+                for name, row in found["attribution"].items()
+            ],
+        ),
+    ]
+    return "\n\n".join(parts)
+
+
+def accuracies(done: dict[str, dict[str, Any]], fold: str) -> str:
+    columns = [(part, remove) for part in PARTS for remove in REMOVE]
+    rows = {
+        method.name: [
+            [
+                100 * done[key]["accuracy"]
+                for draw in range(method.draws)
+                if (key := f"{method.name} | {part} | {remove:g} | {fold} | {draw}") in done
+            ]
+            for part, remove in columns
+        ]
+        for method in METHODS
+    }
+    best = [
+        max((float(np.mean(row[i])) for row in rows.values() if row[i]), default=0.0)
+        for i in range(len(columns))
+    ]
+    texts = [
+        [name, *(shown(cell, top) for cell, top in zip(row, best, strict=True))] for name, row in rows.items()
+    ]
+    return table(["criterion", *(f"{part}, {remove:.0%}" for part, remove in columns)], texts)
+
+
+def shown(cell: list[float], best: float) -> str:
+    if not cell:
+        return "-"
+    text = f"{np.mean(cell):.2f}"
+    if len(cell) > 1:
+        text += f" ± {np.std(cell, ddof=1):.2f}"
+    return f"**{text}**" if np.mean(cell) == best else text
+
+
+def left(done: dict[str, dict[str, Any]], intact: dict[str, Any]) -> str:
+    texts = []
+    for part in PARTS:
+        for remove in REMOVE:
+            cell = done.get(f"{METHODS[0].name} | {part} | {remove:g} | zero | 0")
+            if cell:
+                shares = [f"{cell[what] / intact[what]:.1%}" for what in ("params", "macs")]
+                texts.append(f"{part}, {remove:.0%}: {' | '.join(shares)}")
+    return f"Parameters | MACs left: {'; '.join(texts)}."
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from scipy import stats
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +54,53 @@ def test_tracing_at_toy_size(script: Callable[[str], ModuleType], tmp_path: Path
     )
     row = json.loads((tmp_path / "tracing.json").read_text())["models"]["resnet18"]
     assert min(row.values()) > 0
+
+
+SMALL_VIT = (
+    "--data digits --width 16 --depth 2 --heads 4 --hidden 8 --train-images 128 --images 10 --test-images 50"
+).split()
+
+
+def test_vit_at_toy_size(
+    script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    vit = script("vit")
+    assert doctest.testmod(vit).failed == 0
+    places = ["--out", str(tmp_path), "--cache", str(tmp_path / "cache"), "--epochs", "2"]
+    for methods in (vit.METHODS[1:2], vit.METHODS[1:3]):  # the second run goes on where the first ended
+        monkeypatch.setattr(vit, "METHODS", methods)
+        vit.main([*SMALL_VIT, *places])
+    found = json.loads((tmp_path / "vit.json").read_text())
+    assert len(found["cells"]) == 8 + 12
+    half = found["cells"]["Shapley, heads exact, mean + 2 std | both | 0.5 | zero | 0"]
+    heads, neurons = 3 * 8 * 17 + 8 * 16, 4 * 17 + 4 * 16  # rows with their bias, then columns
+    assert half["params"] == found["intact"]["params"] - 2 * (heads + neurons)
+    assert [*found["correlations"]["Shapley, path"]] == ["mean + 2 std", "mean"]
+    assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".safetensors"}
+    with pytest.raises(SystemExit, match="another folder"):
+        vit.main([*SMALL_VIT, *places, "--heads", "2"])
+
+
+def test_training_of_the_vit_goes_on_where_it_was_interrupted(
+    script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    vit = script("vit")
+    options = vit.parse([*SMALL_VIT, "--epochs", "3", "--cache", str(tmp_path / "whole")])
+    whole, _ = vit.trained(options)
+    options.cache, rate = tmp_path / "parts", vit.rate
+
+    def stopped(step: int, steps: int, epochs: int) -> float:
+        if step == 2 * steps:
+            raise KeyboardInterrupt
+        return rate(step, steps, epochs)
+
+    monkeypatch.setattr(vit, "rate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        vit.trained(options)
+    monkeypatch.setattr(vit, "rate", rate)
+    resumed, _ = vit.trained(options)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
 
 
 @pytest.mark.parametrize("layer", ["vgg16:features.40", "vgg16:classifier.1"])

@@ -217,7 +217,8 @@ def check_state(
     """Both moments of every parameter have its shape, and were cut, not made anew."""
     assert {id(p) for p in optimizer.state} == {id(p) for p in model.parameters()}
     for parameter, state in optimizer.state.items():
-        assert state["exp_avg"].shape == state["exp_avg_sq"].shape == parameter.shape
+        assert parameter.grad is not None
+        assert parameter.shape == parameter.grad.shape == state["exp_avg"].shape == state["exp_avg_sq"].shape
         if before is not None:
             assert 0 <= state["exp_avg"].norm() <= before[id(parameter)] * (1 + 1e-6)
             assert bool(state["exp_avg"].any()) == bool(before[id(parameter)] > 0)
