@@ -2,7 +2,7 @@
 
     python benchmarks/vit.py
 
-Trains the transformer on CIFAR-10 first, if its weights are not in the cache: about 45 minutes of one core,
+Trains the transformer on CIFAR-10 first, if its weights are not in the cache: about 40 minutes of one core,
 resumed where it was interrupted. Then a quarter or half of the heads, of the neurons, or of both goes from
 every block by the scores of each criterion on 100 test images, without fine-tuning; accuracy is that on the
 other 9,900. Every finished cell is written at once; a re-run does what is missing.
@@ -422,8 +422,10 @@ def markdown(found: dict[str, Any]) -> str:
         f"{settings['depth']} blocks of {settings['heads']} heads and {settings['hidden']} neurons, width "
         f"{settings['width']}, {intact['params']:,} parameters, trained for {settings['epochs']} epochs by "
         f"the script itself; {intact['accuracy']:.2%} intact. {settings['images']} images of the test set to "
-        "score on, accuracy in % on the others; nothing is fine-tuned. Random: mean ± standard deviation of "
-        "3 draws. " + ", ".join(f"{name} {value}" for name, value in found["environment"].items()) + ".",
+        "score on, accuracy in % on the others, its standard error half a point; nothing is fine-tuned. One "
+        "set of images; random: mean ± standard deviation of 3 draws. "
+        + ", ".join(f"{name} {value}" for name, value in found["environment"].items())
+        + ".",
     ]
     for fold in ("zero", "fold"):
         title = "removed" if fold == "zero" else "removed, their mean folded into the bias behind them"

@@ -114,3 +114,19 @@ def test_committed_paths_come_closer_than_the_papers_sampler(layer: str, aggrega
     assert paper["evaluations"] > 2500
     assert rows["path, gaussian, 4 points x 4"] in paths
     assert all(row["lowest"][aggregation] > paper[aggregation] for row in paths)
+
+
+def test_committed_ranks_of_heads_are_those_of_exact_values() -> None:
+    found = json.loads((BENCHMARKS / "results" / "vit.json").read_text())
+    assert found["intact"]["accuracy"] > 0.65
+    assert min(found["correlations"]["Shapley, path"]["mean + 2 std"]) > 0.9
+    for remove in (0.25, 0.5):
+        path, norm = (
+            found["cells"][f"{name} | both | {remove:g} | fold | 0"]["accuracy"]
+            for name in ("Shapley, path, mean + 2 std", "weight norm")
+        )
+        assert norm + 0.03 < path < found["intact"]["accuracy"]
+    readme = (ROOT / "README.md").read_text()
+    for name in ("Shapley, path, mean + 2 std", "Taylor, mean + 2 std", "leave one out, mean + 2 std"):
+        two = [found["cells"][f"{name} | both | {remove} | fold | 0"]["accuracy"] for remove in (0.25, 0.5)]
+        assert f"{100 * two[0]:.1f} | {100 * two[1]:.1f} %" in readme
