@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from scipy import stats
 
 from shapleaf.testing.catalogue import SPECS
@@ -60,6 +61,53 @@ def test_tracing_at_toy_size(script: Callable[[str], ModuleType], tmp_path: Path
     assert min(row.values()) > 0
 
 
+SMALL_VIT = (
+    "--data digits --width 16 --depth 2 --heads 4 --hidden 8 --train-images 128 --images 10 --test-images 50"
+).split()
+
+
+def test_vit_at_toy_size(
+    script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    vit = script("vit")
+    assert doctest.testmod(vit).failed == 0
+    places = ["--out", str(tmp_path), "--cache", str(tmp_path / "cache"), "--epochs", "2"]
+    for methods in (vit.METHODS[1:2], vit.METHODS[1:3]):  # the second run goes on where the first ended
+        monkeypatch.setattr(vit, "METHODS", methods)
+        vit.main([*SMALL_VIT, *places])
+    found = json.loads((tmp_path / "vit.json").read_text())
+    assert len(found["cells"]) == 8 + 12
+    half = found["cells"]["Shapley, heads exact, mean + 2 std | both | 0.5 | zero | 0"]
+    heads, neurons = 3 * 8 * 17 + 8 * 16, 4 * 17 + 4 * 16  # rows with their bias, then columns
+    assert half["params"] == found["intact"]["params"] - 2 * (heads + neurons)
+    assert [*found["correlations"]["Shapley, path"]] == ["mean + 2 std", "mean"]
+    assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".safetensors"}
+    with pytest.raises(SystemExit, match="another folder"):
+        vit.main([*SMALL_VIT, *places, "--heads", "2"])
+
+
+def test_training_of_the_vit_goes_on_where_it_was_interrupted(
+    script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    vit = script("vit")
+    options = vit.parse([*SMALL_VIT, "--epochs", "3", "--cache", str(tmp_path / "whole")])
+    whole, _ = vit.trained(options)
+    options.cache, rate = tmp_path / "parts", vit.rate
+
+    def stopped(step: int, steps: int, epochs: int) -> float:
+        if step == 2 * steps:
+            raise KeyboardInterrupt
+        return rate(step, steps, epochs)
+
+    monkeypatch.setattr(vit, "rate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        vit.trained(options)
+    monkeypatch.setattr(vit, "rate", rate)
+    resumed, _ = vit.trained(options)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
 @pytest.mark.parametrize("layer", ["vgg16:features.40", "vgg16:classifier.1"])
 @pytest.mark.parametrize("aggregation", ["mean", "mean + 2 std"])
 def test_committed_paths_come_closer_than_the_papers_sampler(layer: str, aggregation: str) -> None:
@@ -92,3 +140,19 @@ def test_architectures_at_toy_size(tmp_path: Path) -> None:
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     found = json.loads((tmp_path / "out" / "architectures.json").read_text())["models"]["toy:build"]
     assert (verdict(found), found["units"]) == ("proven", 8)
+
+
+def test_committed_ranks_of_heads_are_those_of_exact_values() -> None:
+    found = json.loads((BENCHMARKS / "results" / "vit.json").read_text())
+    assert found["intact"]["accuracy"] > 0.65
+    assert min(found["correlations"]["Shapley, path"]["mean + 2 std"]) > 0.9
+    for remove in (0.25, 0.5):
+        path, norm = (
+            found["cells"][f"{name} | both | {remove:g} | fold | 0"]["accuracy"]
+            for name in ("Shapley, path, mean + 2 std", "weight norm")
+        )
+        assert norm + 0.03 < path < found["intact"]["accuracy"]
+    readme = (ROOT / "README.md").read_text()
+    for name in ("Shapley, path, mean + 2 std", "Taylor, mean + 2 std", "leave one out, mean + 2 std"):
+        two = [found["cells"][f"{name} | both | {remove} | fold | 0"]["accuracy"] for remove in (0.25, 0.5)]
+        assert f"{100 * two[0]:.1f} | {100 * two[1]:.1f} %" in readme
