@@ -19,11 +19,11 @@ def cuts(plan: Plan) -> Cuts:
     shapes = {info.name: info.shape for info in plan.graph.tensors}
     stay: dict[tuple[str, int], Tensor] = {}
     for name in plan.pruned:
-        removed = ~plan.mask(name)
+        removed = (~plan.mask(name)).nonzero()[:, 0]
         for piece in plan.graph[name].slices:
             axis = (piece.tensor, piece.dim)
             mask = stay.setdefault(axis, torch.ones(shapes[piece.tensor][piece.dim], dtype=torch.bool))
-            mask[piece.index[removed].reshape(-1)] = False
+            mask.index_fill_(0, piece.index.index_select(0, removed).reshape(-1), False)
     found: Cuts = {}
     for (tensor, dim), mask in stay.items():
         found.setdefault(tensor, {})[dim] = mask.nonzero()[:, 0]

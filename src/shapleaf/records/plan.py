@@ -78,8 +78,7 @@ class Plan(Record):
     def mask(self, name: str) -> torch.Tensor:
         """A boolean tensor ``(units,)``: True where the unit stays."""
         mask = torch.zeros(self.graph[name].size, dtype=torch.bool)
-        mask[list(self.keep[name])] = True
-        return mask
+        return mask.index_fill_(0, torch.tensor(self.keep[name], dtype=torch.int64), True)
 
     @property
     def pruned(self) -> tuple[str, ...]:
