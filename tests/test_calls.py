@@ -11,17 +11,7 @@ from torch.nn import functional as F
 from torch.nn.modules import module as hooks
 
 from shapleaf._calls import Calls
-from zoo import Apply
-
-
-class Names(Calls):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        self.seen: list[str] = []
-
-    def call(self, key: str, func: Any, args: Any, kwargs: Any) -> Any:
-        self.seen.append(key)
-        return super().call(key, func, args, kwargs)
+from zoo import Apply, Names
 
 
 def names(model: nn.Module, *inputs: Tensor) -> list[str]:

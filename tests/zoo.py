@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import shapleaf as sl
 from shapleaf import _context
+from shapleaf._calls import Calls
 from shapleaf._rng import stream
 
 Builder = Callable[[], tuple[nn.Module, Any]]
@@ -582,6 +583,18 @@ def prove_exact(model: nn.Module, inputs: Any, graph: sl.Graph, seeds: int = 2) 
         assert exact.pruned
         pruned = sl.prune(model, exact).model
         assert gap(run(sl.masked(model, exact), inputs), run(pruned, inputs)) < 1e-12
+
+
+class Names(Calls):
+    """The names of all calls of a forward."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.seen: list[str] = []
+
+    def call(self, key: str, func: Any, args: Any, kwargs: Any) -> Any:
+        self.seen.append(key)
+        return super().call(key, func, args, kwargs)
 
 
 def between(f: Callable[[Tensor], Tensor], after: int = 8) -> nn.Module:

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import shapleaf as sl
-from shapleaf._calls import Calls
 from shapleaf.layers import EQUIVALENTS, recurrent
 from shapleaf.testing import untouched
+from zoo import Names
 
 KINDS: dict[str, Any] = {
     "lstm": nn.LSTM,
@@ -26,16 +26,6 @@ KINDS: dict[str, Any] = {
 def built(kind: str, **more: Any) -> nn.RNNBase:
     torch.manual_seed(0)
     return KINDS[kind](5, 4, **more).double()  # type: ignore[no-any-return]
-
-
-class Names(Calls):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        self.seen: list[str] = []
-
-    def call(self, key: str, func: Any, args: Any, kwargs: Any) -> Any:
-        self.seen.append(key)
-        return super().call(key, func, args, kwargs)
 
 
 @pytest.mark.parametrize("kind", KINDS)

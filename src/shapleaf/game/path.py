@@ -50,10 +50,11 @@ class Path:
 
     Costs ``3 * points * draws + 2`` evaluations; the 2 are for ``gap``, which measures bias and
     noise along the path together. Rank correlation of the mean over 100 images of CIFAR-10 with
-    converged Shapley values, at about 48 evaluations: last convolution of a VGG16 (512 units, then
-    a max-pool) line .973, gaussian .874, bernoulli .376; its first dense layer .991, .990, .994;
-    ResNet-20 layer3.1 (64 units) line .843, bernoulli .949. For comparison, 5 shared permutations
-    at 2,560, 2,560 and 320 evaluations: .409, .737, .873.
+    converged Shapley values at 50 evaluations (``benchmarks/results/estimators.md``): last
+    convolution of a VGG16 (512 units, then a max-pool) line .988, gaussian with 4 points and 4 draws
+    .988, bernoulli .945; its first dense layer .995, .995, .979; ResNet-20 layer3.1 (64 units) .920,
+    .966, .942. For comparison, 5 shared permutations at 2,557, 2,557 and 317 evaluations: .554, .778,
+    .878.
 
     Attributes:
         points: values of *q*.

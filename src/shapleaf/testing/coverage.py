@@ -84,8 +84,8 @@ def page(found: Mapping[str, Any], listed: Iterable[str]) -> str:
         _summary(rows),
         f"\nMade with {versions}.\n",
         *_section("What failed, and why", _faults(rows)),
-        *_section("Attention that keeps its full width", _given_up(rows)),
-        *_section("Groups that the model's own code holds back", _held(rows)),
+        *_section("Attention modules that keep their full width", _some(rows, "given_up", "attention")),
+        *_section("Groups that the model's own code holds back", _some(rows, "blocked", "groups")),
         "## The table\n",
         f"{_LEGEND}\n",
         f"| {' | '.join(_COLUMNS)} |",
@@ -138,23 +138,12 @@ def _faults(rows: Mapping[str, Row]) -> list[str]:
     return lines
 
 
-def _given_up(rows: Mapping[str, Row]) -> list[str]:
+def _some(rows: Mapping[str, Row], what: str, among: str) -> list[str]:
+    """How many parts of each model the field ``what`` names, and the first with its reason."""
     lines = []
     for spec, row in rows.items():
-        kept = row.get("given_up", {})
-        if kept:
-            name, reason = next(iter(kept.items()))
-            lines.append(f"`{spec}`: {len(kept)} of {row['attention']} modules, `{name}`: {_plain(reason)}")
-    return lines
-
-
-def _held(rows: Mapping[str, Row]) -> list[str]:
-    lines = []
-    for spec, row in rows.items():
-        held = row.get("blocked", {})
-        if held:
-            name, reason = next(iter(held.items()))
-            lines.append(f"`{spec}`: {len(held)} of {row['groups']} groups, `{name}`: {_plain(reason)}")
+        for name, reason in [*row.get(what, {}).items()][:1]:
+            lines.append(f"`{spec}`: {len(row[what])} of {row[among]}, `{name}`: {_plain(reason)}")
     return lines
 
 
