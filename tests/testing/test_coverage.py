@@ -64,7 +64,7 @@ def test_every_failure_has_its_reason() -> None:
         "- `x:slow` failed: more than 240 s",
     ]
     assert "- `x:held`: 2 of 2, `g`: m.py:3 holds a size" in text
-    assert r"- `x:half`: 1 of 4 modules, `m.attn`: rotary \* / &lt;b>" in text
+    assert r"- `x:half`: 1 of 4, `m.attn`: rotary \* / &lt;b>" in text
 
 
 def test_rows_of_the_table() -> None:
