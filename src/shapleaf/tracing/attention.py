@@ -19,7 +19,12 @@ def attention(op: OpCall) -> None:
     query, key, value = op.args[:3]
     out = op.outputs[0]
     operands = [(_heads(op, tensor, out), [*_batch(tensor, out), 1, 1]) for tensor in (query, key)]
-    operands += [(_repeated(op.flow.of(value), value, out), [*_batch(value, out), 1, out.shape[-1]])]
+    values = _repeated(op.flow.of(value), value, out)
+    if value.ndim > 2 and value.shape[-3] < out.shape[-3]:
+        shared = [f for f in values if axes_of(f) == (value.ndim - 1,)]
+        op.freeze(shared, "the dimensions of a head that many read")
+        values = [f for f in values if not any(f is other for other in shared)]
+    operands += [(values, [*_batch(value, out), 1, out.shape[-1]])]
     mask = op.kwargs.get("attn_mask", op.args[3] if len(op.args) > 3 else None)
     if isinstance(mask, Tensor):
         # A bias per head (relative positions) goes with its head.

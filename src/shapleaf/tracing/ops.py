@@ -65,6 +65,22 @@ def move(op: OpCall) -> None:
         op.give(out, fields)
 
 
+def expand(op: OpCall) -> None:
+    """Movement; an axis that a product repeats to the measure of its other operand is as long as that one.
+
+    So one head of keys is there for however many heads of queries read it.
+    """
+    move(op)
+    out, source = op.outputs[0], op.tensors[0]
+    if op.key.rpartition(":")[2].partition("#")[0] in PRODUCTS:
+        before = [1] * (out.ndim - source.ndim) + list(source.shape)
+        fields = list(op.flow.of(out))
+        for axis, size in enumerate(out.shape):
+            if before[axis] == 1 < size:
+                fields.append(op.flow.fresh(size).view([-1 if a == axis else 1 for a in range(out.ndim)]))
+        op.give(out, fields)
+
+
 def move_in_place(op: OpCall) -> None:
     """``unsqueeze_`` and its like: the labels move as in the op's twin."""
     out = op.outputs[0]
@@ -234,13 +250,18 @@ def _table(rule: Rule, names: str) -> dict[str, Rule]:
     return dict.fromkeys(names.split(), rule)
 
 
+PRODUCTS = frozenset("matmul __matmul__ __rmatmul__ scaled_dot_product_attention einsum".split())
+"""Functions that repeat one operand to the measure of another."""
+
+
 RULES: dict[str, Rule] = {
     **_table(
         move,
-        "view _unsafe_view reshape t transpose permute expand squeeze unsqueeze flip repeat alias detach",
+        "view _unsafe_view reshape t transpose permute squeeze unsqueeze flip repeat alias detach",
     ),
     **_table(move_in_place, "unsqueeze_ squeeze_ transpose_ t_ swapaxes_ swapdims_"),
     **_table(restride, "as_strided_"),
+    **_table(expand, "expand"),
     **_table(rotate, "roll unfold rot90"),
     **_table(as_complex, "view_as_complex"),
     **_table(as_real, "view_as_real"),
@@ -339,5 +360,5 @@ def _is_pointwise(func: Any, name: str) -> bool:
     return any(torch.Tag.pointwise in getattr(packet, o).tags for o in (packet.overloads() if packet else ()))
 
 
-MOVEMENTS: tuple[Rule, ...] = (move, rotate, convert, split, cut, shuffle, pad)
+MOVEMENTS: tuple[Rule, ...] = (move, expand, rotate, convert, split, cut, shuffle, pad)
 """Rules of ops whose result holds the elements of their first operand, or zeros."""
