@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import shapleaf as sl
-from shapleaf.tracing.sizes import Attribute, Size, along, arrivals, loose, shape_of, tagged
+from shapleaf.tracing.sizes import Attribute, Computed, Size, along, arrivals, loose, shape_of, tagged
 from zoo import Apply, example, half_plan, prove, settle, state
 
 VECTORS, TOKENS = example(2, 6), example(2, 5, 6)
@@ -44,14 +45,78 @@ def test_a_size_remembers_its_origin_when_scaled() -> None:
 @pytest.mark.parametrize(
     ("f", "value"),
     [
-        (lambda s: s + 1, 13), (lambda s: s - 1, 11), (lambda s: s // 5, 2), (lambda s: s % 5, 2),
-        (lambda s: s * s, 144), (lambda s: s // s, 1), (lambda s: s / 4, 3.0), (lambda s: -s, -12),
+        (lambda s: s + 1, 13), (lambda s: 1 + s, 13), (lambda s: s - 1, 11), (lambda s: 20 - s, 8),
+        (lambda s: s // 5, 2), (lambda s: s * s, 144), (lambda s: s // s, 1), (lambda s: 25 // s, 2),
+        (lambda s: (s + 1) * 2, 26), (lambda s: 2 * (s - 1) // 3, 7),
     ],
 )  # fmt: skip
-def test_other_arithmetic_gives_plain_numbers(f: Callable[[int], Any], value: float) -> None:
+def test_other_arithmetic_gives_numbers_that_follow_by_themselves(
+    f: Callable[[int], Any], value: int
+) -> None:
+    found = f(Size.of(12, "here"))
+    assert found == value
+    assert type(found) is Computed
+    assert type(copy.deepcopy(found)) is type(pickle.loads(pickle.dumps(found))) is int
+
+
+@pytest.mark.parametrize(
+    ("f", "value"),
+    [(lambda s: s % 5, 2), (lambda s: s / 4, 3.0), (lambda s: -s, -12), (lambda s: s * 0.5, 6.0)],
+)
+def test_what_is_no_length_is_a_plain_number(f: Callable[[int], Any], value: float) -> None:
     found = f(Size.of(12, "here"))
     assert found == value
     assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        ((slice(None), slice(0, Size.of(4, "n"))), True),
+        ((Ellipsis, slice(Size.of(4, "n"), None)), True),
+        (slice(None, Size.of(1, "n")), True),
+        ((slice(None), slice(0, 4)), False),
+        ((slice(None), slice(0, Size.of(4, "n") + 1)), False),
+        ((slice(None), slice(0, Size.of(4, "n"), 2)), False),
+        ((0, slice(0, Size.of(4, "n"))), False),
+        ((slice(None), slice(None)), False),
+    ],
+)
+def test_slices_by_sizes_are_loose(index: Any, expected: bool) -> None:
+    assert loose("__getitem__", (torch.zeros(2, 8), index)) == expected
+
+
+def test_slices_by_a_size_part_units_of_two_layers() -> None:
+    def run(self: Any, x: Tensor) -> Tensor:
+        y = torch.cat([self.a(x), self.b(x)], 1)
+        return self.c(F.relu(y[:, : self.n])) + self.d(torch.tanh(y[:, self.n :]))
+
+    layers = {"a": nn.Linear(6, 8), "b": nn.Linear(6, 4), "c": nn.Linear(8, 3), "d": nn.Linear(4, 3)}
+    model = holding(run, layers, n=8)
+    graph = sl.trace(model, VECTORS)
+    assert {group.name: (group.size, group.blocked) for group in graph} == {"a": (8, ""), "b": (4, "")}
+    pruned, _ = sl.prune(model, sl.plan(graph, {"a": [0, 3, 7], "b": [2]}))
+    assert pruned.n == 3
+    prove(model, VECTORS, graph)
+
+
+def test_halves_of_one_layer_stay() -> None:
+    def run(self: Any, x: Tensor) -> Tensor:
+        y = self.a(x)
+        return self.c(F.relu(y[:, : y.shape[1] // 2])) + self.d(torch.tanh(y[:, y.shape[1] // 2 :]))
+
+    layers = {
+        "a": nn.Linear(6, 8),
+        "c": nn.Linear(4, 3),
+        "d": nn.Linear(4, 3),
+        "e": nn.Linear(3, 5),
+        "f": nn.Linear(5, 2),
+    }
+    model = holding(lambda self, x: self.f(self.e(run(self, x))), layers)
+    graph = sl.trace(model, VECTORS)
+    held = {f"{b.tensor}[{b.dim}]": b.reason for b in graph.blocked}
+    assert held["a.weight[0]"].startswith("a length of a tensor is the size of another axis too (")
+    prove(model, VECTORS, graph)
 
 
 def test_dividing_by_zero_is_the_usual_error() -> None:

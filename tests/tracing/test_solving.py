@@ -27,7 +27,7 @@ def settled(flow: Labeling, *uses: Use) -> tuple[Units, list[tuple[int, int]]]:
 
 def use(origin: object, labels: torch.Tensor | None, length: int, factor: Fraction = Fraction(1)) -> Use:
     along = labels[:, None] if labels is not None and labels.ndim == 1 else labels
-    return Use(origin, factor, along, length, "here")
+    return Use(origin, factor, along, length, place="here")
 
 
 def test_labels_on_different_axes_are_different_groups() -> None:

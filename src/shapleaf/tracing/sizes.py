@@ -39,12 +39,50 @@ class Attribute:
         return path if self.index is None else f"{path}[{self.index}]"
 
 
-class Size(int):
+class Computed(int):
+    """An integer that code computes from sizes when it runs, so that it follows them by itself.
+
+    >>> type(Computed(3) + 1) is type(2 * Computed(3)) is Computed
+    True
+    """
+
+    def __add__(self, other: Any) -> Any:
+        return _computed(int(self) + other)
+
+    def __sub__(self, other: Any) -> Any:
+        return _computed(int(self) - other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return _computed(other - int(self))
+
+    def __mul__(self, other: Any) -> Any:
+        return _computed(int(self) * other)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return _computed(int(self) // other)
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return _computed(other // int(self))
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __deepcopy__(self, memo: Any) -> int:
+        return int(self)
+
+    def __reduce__(self) -> Any:
+        return int, (int(self),)
+
+
+def _computed(value: Any) -> Any:
+    return Computed(value) if isinstance(value, int) else value
+
+
+class Size(Computed):
     """An integer that remembers its origin, and keeps it when multiplied or divided by plain integers.
 
     >>> size = Size.of(12, "here")
-    >>> (size * 2).factor, (2 * size // 3).factor, type(size + 1)
-    (Fraction(2, 1), Fraction(2, 3), <class 'int'>)
+    >>> (size * 2).factor, (2 * size // 3).factor, type(size + 1).__name__
+    (Fraction(2, 1), Fraction(2, 3), 'Computed')
     """
 
     origin: Any
@@ -61,32 +99,27 @@ class Size(int):
         return Size.of(value, self.origin, self.factor * factor)
 
     def __mul__(self, other: Any) -> Any:
-        if type(other) is int:
-            return self._scaled(int(self) * other, Fraction(other))
-        return int(self) * (int(other) if isinstance(other, Size) else other)
+        return (
+            self._scaled(int(self) * other, Fraction(other)) if type(other) is int else super().__mul__(other)
+        )
 
     __rmul__ = __mul__
 
     def __floordiv__(self, other: Any) -> Any:
         if type(other) is int and other and int(self) % other == 0:
             return self._scaled(int(self) // other, Fraction(1, other))
-        return int(self) // other
-
-    def __deepcopy__(self, memo: Any) -> int:
-        return int(self)
-
-    def __reduce__(self) -> Any:
-        return int, (int(self),)
+        return super().__floordiv__(other)
 
 
 @dataclass(slots=True)
 class Use:
-    """A size arrived: ``origin * factor`` is the length of the axis with these labels."""
+    """A size arrived: ``origin * factor`` is the length of the axis with these labels, or of a part of it."""
 
     origin: Any
     factor: Fraction
     labels: Tensor | None
     length: int
+    part: bool = False
     place: str = ""
 
 
@@ -148,7 +181,12 @@ MADE = frozenset("expand broadcast_to zeros ones full empty new_zeros new_ones n
 """Functions whose result is the same all along an axis whose length they are told."""
 
 CONVOLUTIONS = frozenset(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))
-TOLD = VIEWS | MADE | CONVOLUTIONS | frozenset("split split_with_sizes group_norm layer_norm slice".split())
+TOLD = (
+    VIEWS
+    | MADE
+    | CONVOLUTIONS
+    | frozenset("split split_with_sizes group_norm layer_norm slice __getitem__".split())
+)
 """Functions that are told sizes of their result, or of a part of an operand."""
 
 
@@ -182,9 +220,9 @@ def told(
         labels = along(flow.of(tensor), axis, size)
         named.append(axis)
         if isinstance(size, Size):
-            yield Use(size.origin, size.factor, labels, int(size))
+            yield Use(size.origin, size.factor, labels, int(size), name in ("slice", "__getitem__"))
         elif labels is not None and name in VIEWS:
-            plain.append(axis)
+            plain += [] if isinstance(size, Computed) else [axis]
             yield View(key, axis, labels)
     for labels in flow.of(out) if plain else ():
         rest = [axis for axis in axes_of(labels) if axis not in named]
@@ -247,18 +285,41 @@ def _named(
         yield from ((result, axis, size) for axis, size in enumerate(given, result.ndim - len(given)))
     elif name == "slice":
         yield from ((args[0], int(args[1]), bound) for bound in args[2:4])
+    elif name == "__getitem__":
+        yield from ((args[0], dim, bound) for dim, part in _slices(args) for bound in (part.start, part.stop))
     elif name == "group_norm" or name in CONVOLUTIONS:
         position = 1 if name == "group_norm" else 6
         groups = args[position] if len(args) > position else kwargs.get("num_groups", kwargs.get("groups", 1))
         if isinstance(groups, Size):
-            yield result, 1, groups * (result.shape[1] // groups)
+            yield result, 1, groups * (result.shape[1] // int(groups))
+
+
+def _slices(args: tuple[Any, ...]) -> list[tuple[int, slice]]:
+    """The axes that an index of slices alone takes parts of; none for any other index."""
+    index = args[1] if isinstance(args[1], tuple) else (args[1],)
+    if any(part is not Ellipsis and type(part) is not slice for part in index):
+        return []
+    before = index.index(Ellipsis) if Ellipsis in index else len(index)
+    after = len(index) - before - 1
+    dims = [*range(before), *([None, *range(args[0].ndim - after, args[0].ndim)] if after >= 0 else [])]
+    pairs = zip(dims, index, strict=True)
+    return [(d, part) for d, part in pairs if d is not None and part != slice(None)]
 
 
 def loose(name: str, args: tuple[Any, ...]) -> bool:
     """Whether a split or a slice names its parts by sizes that can follow, each by one of its own."""
     if name in ("split", "split_with_sizes"):
-        return isinstance(args[1], tuple | list) and all(isinstance(size, Size) for size in args[1])
-    if name != "slice" or len(args) > 4:
-        return False
-    length = args[0].shape[args[1]]
-    return all(bound in (None, 0) or bound > length or isinstance(bound, Size) for bound in args[2:])
+        return isinstance(args[1], tuple | list) and all(isinstance(size, Computed) for size in args[1])
+    if name == "slice" and len(args) <= 4:
+        return _follows(args[0].shape[args[1]], args[2:])
+    if name == "__getitem__" and isinstance(args[0], Tensor):
+        parts = _slices(args)
+        lengths = [args[0].shape[dim] for dim, _ in parts]
+        whole = all(part.step in (None, 1) for _, part in parts)
+        bounds = [(part.start, part.stop) for _, part in parts]
+        return whole and bool(parts) and all(map(_follows, lengths, bounds))
+    return False
+
+
+def _follows(length: int, bounds: Sequence[Any]) -> bool:
+    return all(bound in (None, 0) or bound > length or isinstance(bound, Size) for bound in bounds)

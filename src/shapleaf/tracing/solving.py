@@ -106,12 +106,14 @@ def _settle(units: Units, uses: Sequence[Use]) -> tuple[list[tuple[int, int]], t
     for use in uses:
         fixed, terms = units.length(use.labels, use.length)
         mine = _over((fixed, terms), use.factor)
+        counted = use.part or not isinstance(use.origin, Tensor)
+        if counted and use.labels is not None and not units.even(use.labels):
+            free = use.labels[torch.from_numpy(units.group[use.labels.numpy()] >= 0)]
+            what = "a length of a tensor" if isinstance(use.origin, Tensor) else str(use.origin)
+            return ties, (free, f"{what} counts some of these units only ({use.place})")
         if isinstance(use.origin, Tensor):
             first, wanted = use, units.length(use.origin, len(use.origin))
         else:
-            if use.labels is not None and not units.even(use.labels):
-                free = use.labels[torch.from_numpy(units.group[use.labels.numpy()] >= 0)]
-                return ties, (free, f"{use.origin} counts some of these units only ({use.place})")
             first, wanted = known.setdefault(use.origin, (use, mine))
         if mine == wanted:
             continue

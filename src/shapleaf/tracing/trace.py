@@ -26,7 +26,7 @@ from .opcall import Consumed, Contraction, OpCall, Rule
 from .ops import MOVEMENTS, RULES, rule_for
 from .readings import Call, Readings
 from .rehearsal import rehearse
-from .sizes import ALIGNED, TOLD, Size, Use, View, align, loose, shape_of, tagged, told
+from .sizes import ALIGNED, TOLD, Computed, Use, View, align, loose, shape_of, tagged, told
 
 _SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
@@ -252,7 +252,7 @@ class Tracer(Calls):
 
 def _literal(num_groups: int, **_: Any) -> bool:
     """Whether the code itself names the number of groups, so that it cannot follow."""
-    return num_groups > 1 and not isinstance(num_groups, Size)
+    return num_groups > 1 and not isinstance(num_groups, Computed)
 
 
 def trace(
