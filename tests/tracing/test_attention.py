@@ -171,3 +171,24 @@ def test_multiply_accumulates_follow_the_heads() -> None:
     layers, each = 5 * (3 * 6 * H * D + H * D * 2), 2 * 5 * 5 * D
     assert sl.cost(graph).macs == layers + H * each
     assert sl.plan(graph, {"q": [0, 2]}).after.macs == layers // 2 + 2 * each
+
+
+class Windows(nn.Module):
+    """Attention over five axes is products in a row, whose scale PyTorch takes from the dimensions."""
+
+    def __init__(self, scale: float | None) -> None:
+        super().__init__()
+        self.scale, self.qkv, self.out = scale, nn.Linear(6, 18), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).view(len(x), 2, 2, 3, 1, 6).permute(3, 0, 4, 1, 2, 5).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return self.out(y.permute(0, 2, 3, 1, 4).reshape(len(x), 4, -1))
+
+
+def test_one_head_of_windows_keeps_what_sets_its_scale() -> None:
+    with pytest.raises(sl.TraceError, match="the dimensions of a head set the scale in :scaled_dot"):
+        sl.trace(settle(Windows(None)), example(2, 4, 6))
+    graph = sl.trace(settle(Windows(0.5)), example(2, 4, 6))
+    assert [group.size for group in graph] == [6]
+    assert graph.groups[0].blocked  # the view names six dimensions

@@ -191,6 +191,10 @@ def pad(op: OpCall) -> None:
     source, widths = op.args[0], list(op.args[1])
     fields: Fields = []
     for labels in op.flow.of(source):
+        wide = {labels.ndim - 1 - i // 2 for i, width in enumerate(widths) if width}
+        if set(axes_of(labels)) - wide:  # of a view, units that are whole along what is padded
+            for axis in wide & set(axes_of(labels)):
+                labels = op.flow.close(labels, axis)  # noqa: PLW2901 - narrowed step by step
         mine = [w if varies(labels, labels.ndim - 1 - i // 2) else 0 for i, w in enumerate(widths)]
         op.freeze([labels] if min(mine) < 0 else [], "takes a part with fixed bounds")
         fields.append(torch.nn.functional.pad(labels, mine, value=0))

@@ -38,6 +38,8 @@ LEAKS = frozenset(
     "_local_scalar_dense equal numpy tolist __array__ __dlpack__ data_ptr untyped_storage".split()
 )
 """Ops and functions that hand a tensor's values to Python, which may go another way for other values."""
+MEASURES = frozenset("size sym_size numel".split())
+"""Functions that tell lengths of a tensor."""
 SIZED = frozenset("multi_head_attention_forward lstm gru rnn_tanh rnn_relu".split())
 """Functions whose modules hold sizes that surgery does not know: what they read must stay."""
 
@@ -121,8 +123,7 @@ class Tracer(Calls):
         before = [(leaf, list(self.flow.of(leaf)), self._source(leaf)) for leaf in leaves]
         for position in reversed(range(len(leaves))):
             self._origin[leaves[position]] = position
-            if name in SIZED or (name == "group_norm" and _literal(*args[1:2], **kwargs)):
-                self.hold(leaves[position], f"{name} in {self._place()} holds its sizes as integers")
+        self._hold_what_sets_sizes(key, name, args, kwargs)
         self._call, self._consumed, self._whole = key, [], whole
         self._loose = loose(name, args)
         contracted = len(self.trail.contractions)
@@ -144,15 +145,29 @@ class Tracer(Calls):
                 self.trail.uses.append(replace(arrival, place=self._place()))
             elif self.record:
                 self.trail.views.append(arrival)
-        if func == _SHAPE or (name in ("size", "sym_size") and leaves):
-            return self._measured(leaves[0], out, args)
         self._pair(key, name, leaves, out, len(self.trail.contractions) == contracted + 1)
-        return out
+        return self._measured(name, args, out) if func == _SHAPE or name in MEASURES else out
 
-    def _measured(self, tensor: Tensor, out: Any, args: tuple[Any, ...]) -> Any:
+    def _hold_what_sets_sizes(
+        self, key: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Units whose number a function takes from its module, or turns into a factor."""
+        if name in SIZED or (name == "group_norm" and _literal(*args[1:2], **kwargs)):
+            for leaf in self._leaves:
+                self.hold(leaf, f"{name} in {self._place()} holds its sizes as integers")
+        if name == "scaled_dot_product_attention" and kwargs.get("scale", *args[6:7] or (None,)) is None:
+            for labels in (f for leaf in self._leaves[:2] for f in self.flow.of(leaf)):
+                self.flow.pin(labels, [labels.ndim - 1], f"the dimensions of a head set the scale in {key}")
+
+    def _measured(self, name: str, args: tuple[Any, ...], out: Any) -> Any:
         """A shape, or one length of it, that remembers the labels along its axes."""
+        tensor = self._leaves[0] if self._leaves else None
+        if tensor is None or (name == "numel" and tensor.ndim != 1):
+            return out
         shape = shape_of(tensor, tensor.shape, self.flow.of(tensor))
-        return shape if isinstance(out, torch.Size) else shape[int(args[1])] if len(args) > 1 else out
+        if isinstance(out, torch.Size):
+            return shape
+        return shape[int(args[1]) if len(args) > 1 else 0] if len(args) > 1 or name == "numel" else out
 
     def _pair(self, key: str, name: str, leaves: Sequence[Tensor], out: Any, contraction: bool) -> None:
         """Notes which BatchNorm reads which contraction's output, and how many calls read it."""
