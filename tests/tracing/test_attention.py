@@ -192,3 +192,35 @@ def test_one_head_of_windows_keeps_what_sets_its_scale() -> None:
     graph = sl.trace(settle(Windows(0.5)), example(2, 4, 6))
     assert [group.size for group in graph] == [6]
     assert graph.groups[0].blocked  # the view names six dimensions
+
+
+def test_key_heads_repeated_by_an_attribute_go_with_their_queries() -> None:
+    class Repeated(nn.Module):
+        """As gemma-2 attends: key heads expanded by the number of queries each, then products."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.repeats, self.width = 3, 4
+            self.q, self.k, self.v = nn.Linear(6, 24), nn.Linear(6, 8), nn.Linear(6, 8)
+            self.out = nn.Linear(24, 3)
+
+        def repeat(self, x: Tensor) -> Tensor:
+            n, heads, steps, width = x.shape
+            x = x[:, :, None].expand(n, heads, self.repeats, steps, width)
+            return x.reshape(n, heads * self.repeats, steps, width)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = (
+                f(x).view(*x.shape[:2], -1, self.width).transpose(1, 2) for f in (self.q, self.k, self.v)
+            )
+            k, v = self.repeat(k), self.repeat(v)
+            y = torch.matmul(torch.matmul(q, k.transpose(2, 3)).softmax(-1), v)
+            return self.out(y.transpose(1, 2).reshape(*x.shape[:2], -1))
+
+    model, x = settle(Repeated()), example(2, 5, 6)
+    graph = sl.trace(model, x)
+    (group,) = graph
+    assert (group.size, group.blocked) == (2, "")
+    rows = {piece.tensor: piece.index.shape[1] for piece in group.slices if piece.dim == 0}
+    assert (rows["q.weight"], rows["k.weight"]) == (12, 4)  # three heads of queries, one of keys
+    prove(model, x, graph)

@@ -235,13 +235,14 @@ def measured(
 ) -> Tensor | None:
     """The labels of a new axis: of a labelled one that the code measured, or fresh ones for an attribute."""
     source = axis - result.ndim
+    expands = name in ("expand", "broadcast_to")
     if name not in MADE or along(flow.of(result), axis) is not None:
         return None
-    if name in ("expand", "broadcast_to") and -source <= args[0].ndim and args[0].shape[source] > 1:
+    if expands and -source <= args[0].ndim and args[0].shape[source] > 1:
         return None
-    if isinstance(size.origin, Attribute):
+    if isinstance(size.origin, Attribute) and not expands:  # repeated key heads are no units of their own
         labels = flow.fresh(int(size))
-    elif size.factor == 1 and size.origin.shape[1] == 1:
+    elif isinstance(size.origin, Tensor) and size.factor == 1 and size.origin.shape[1] == 1:
         labels = size.origin
     else:
         return None
