@@ -69,12 +69,12 @@ def build(spec: str) -> tuple[nn.Module, Any]:
     """The model of a spec with random weights, and example inputs, in double precision and eval mode.
 
     Raises:
-        DataError: a spec of your own names nothing.
+        DataError: a spec of your own names nothing, or one of Hugging Face an architecture not listed.
         MissingExtraError: what the spec needs is not installed.
 
     >>> build("hf:no_such_architecture")
     Traceback (most recent call last):
-    KeyError: 'no_such_architecture'
+    shapleaf.errors.DataError: hf:no_such_architecture is not among the architectures listed: bert, ...
     """
     source, _, name = spec.partition(":")
     if source == "timm":

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from ..errors import DataError
 from ..integrations import require
 
 
@@ -184,8 +185,11 @@ def build(name: str) -> tuple[nn.Module, Any]:
     """A model of the table with random weights, and example inputs.
 
     Raises:
+        DataError: the table has no such architecture.
         MissingExtraError: transformers is not installed.
     """
+    if name not in CONFIGURATIONS:
+        raise DataError(f"hf:{name} is not among the architectures listed: {', '.join(CONFIGURATIONS)}.")
     transformers = require("transformers", "huggingface")
     entry = CONFIGURATIONS[name]
     config = getattr(transformers, entry.config)(**entry.options)
