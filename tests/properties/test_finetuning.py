@@ -118,6 +118,7 @@ class Case:
 
 
 TV, TIMM, HF = "encoder.layers.encoder_layer_{}.mlp.0", "blocks.{}.attn.qkv", "transformer.h.{}.attn.c_attn"
+TV_HEADS = "encoder.layers.encoder_layer_{}.self_attention"
 HF_TIED = ("transformer.wte.weight", "lm_head.weight")
 OWN_TIED = ("words.weight", "head.weight")
 
@@ -128,7 +129,10 @@ def each(name: str, depth: int, size: int) -> dict[str, int]:
 
 SMALL = {
     "torchvision's ViT": Case(
-        build=lambda: torchvision_vit(32, 2, 4, 8), groups=each(TV, 2, 128), image=32, rate=3e-3
+        build=lambda: torchvision_vit(32, 2, 4, 8),
+        image=32,
+        rate=3e-3,
+        groups=each(TV, 2, 128) | each(TV_HEADS, 2, 4) | {"class_token": 32},
     ),
     "timm's ViT": Case(
         build=lambda: timm_vit(32, 2, 4, 8), groups=each(TIMM, 2, 4) | {"cls_token": 32}, image=32, rate=3e-3
@@ -148,7 +152,8 @@ SMALL = {
 }
 LARGE = {
     "torchvision's ViT-B/16": Case(
-        build=lambda: torchvision_vit(768, 12, 12, 16), groups=each(TV, 12, 3072), image=64, rate=1e-4
+        build=lambda: torchvision_vit(768, 12, 12, 16), image=64, rate=3e-4,
+        groups=each(TV, 12, 3072) | each(TV_HEADS, 12, 12) | {"class_token": 768},
     ),
     "timm's ViT-B/16": Case(
         build=lambda: timm_vit(768, 12, 12, 16), groups=each(TIMM, 12, 12) | {"cls_token": 768}, image=64,
