@@ -256,7 +256,7 @@ def cases(draw: st.DrawFn) -> tuple[sl.Scores, dict[str, int], sl.Global | sl.Un
     if len(sizes) > 2 and draw(st.booleans()):
         sizes[2] = sizes[0] * draw(st.integers(1, 3))
         ties = (("g0", "g2"),)
-    score = st.one_of(st.integers(-2, 2).map(float), st.floats(-10, 10))
+    score = st.one_of(st.integers(-2, 2).map(float), st.floats(-10, 10, allow_subnormal=False))
     values = {f"g{i}": draw(st.lists(score, min_size=n, max_size=n)) for i, n in enumerate(sizes)}
     limits = {"min_keep": draw(st.integers(1, 5)), "multiple_of": draw(st.sampled_from([1, 2, 3, 4, 8]))}
     return (
@@ -336,7 +336,7 @@ def test_every_group_keeps_its_highest_scores(case: Any) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(case=cases(), factor=st.sampled_from([0.5, 3.0, 1024.0]))
+@given(case=cases(), factor=st.sampled_from([0.5, 4.0, 1024.0]))
 def test_positive_scale_changes_nothing(case: Any, factor: float) -> None:
     scores, limits, strategy = case
     larger = dataclasses.replace(scores, values={name: v * factor for name, v in scores.values.items()})
