@@ -537,7 +537,7 @@ def random_plan(graph: sl.Graph, seed: int, least: int = 1) -> sl.Plan:
     for group in graph:
         portions = graph.portions(group.name)
         drawn = max(min(least, portions), round(portions * draw.uniform(0.2, 1.0)))
-        count = shares.setdefault(graph.tied(group.name)[0], drawn) * group.size // portions
+        count = graph.units(group.name, shares.setdefault(graph.tied(group.name)[0], drawn))
         keep[group.name] = sorted(draw.permutation(group.size)[:count].tolist())
     return sl.plan(graph, keep)
 
@@ -546,7 +546,7 @@ def half_plan(graph: sl.Graph) -> sl.Plan:
     """Every second unit of every group, or every second portion of them."""
     keep = {}
     for group in graph:
-        portion = group.size // graph.portions(group.name)
+        portion = graph.units(group.name, 1)
         keep[group.name] = [unit for unit in range(group.size) if unit // portion % 2 == 0]
     return sl.plan(graph, keep)
 

@@ -21,13 +21,22 @@ from .layers import EQUIVALENTS
 from .layers.recurrent import recur
 
 
+def function_of(key: str) -> str:
+    """The function that a call of this name runs.
+
+    >>> function_of("layer1.0:conv2d#3")
+    'conv2d'
+    """
+    return key.rpartition(":")[2].partition("#")[0]
+
+
 def repeats(key: str) -> bool:
     """Whether calls of this name are the steps of one recurrence.
 
     >>> repeats("cell:recur#0"), repeats("cell:linear#0")
     (True, False)
     """
-    return f":{recur.__name__}#" in key
+    return function_of(key) == recur.__name__
 
 
 class Calls(TorchFunctionMode):

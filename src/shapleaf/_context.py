@@ -68,6 +68,11 @@ def tensors(nested: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(nested) if isinstance(leaf, Tensor)]
 
 
+def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """A model's parameters and buffers by name."""
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's first parameter lives; the CPU if it has none."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))

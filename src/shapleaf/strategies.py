@@ -90,7 +90,7 @@ class Tradeoff:
                     "scores = shapleaf.scan(model, scores, calibration)."
                 )
             portions = scores.graph.portions(name)
-            fewer = {m: scores.graph[m].size * (portions - 1) // portions for m in tie}
+            fewer = {m: scores.graph.units(m, portions - 1) for m in tie}
             saved = (full - budget.measure(costs(fewer))) / max(full, 1)
             slopes = sum(_slopes(scores.curves[m].numpy()).reshape(portions, -1).sum(1) for m in tie)
             found[name] = np.asarray(slopes) / max(saved, 1e-12)

@@ -30,7 +30,7 @@ def update(model: nn.Module, tensors: Iterable[str]) -> tuple[Edit, ...]:
     Returns:
         What was changed.
     """
-    named = dict([*model.named_parameters(), *model.named_buffers()])
+    named = dict(_context.named_tensors(model))
     cut = {id(named[name]) for name in tensors}
     edits: list[Edit] = []
     # Weights may be computed when they are asked for; spectral norm then takes a step in train mode.

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from .. import _context
 from ..records import Plan
 
 Cuts = dict[str, dict[int, Tensor]]
@@ -48,7 +49,7 @@ def _is(tensor: Tensor, layout: torch.memory_format) -> bool:
 
 def slice_tensors(model: nn.Module, what: Cuts) -> None:
     """Shorten parameters and buffers, keeping the identity of each object, and its gradient."""
-    named = dict([*model.named_parameters(), *model.named_buffers()])
+    named = dict(_context.named_tensors(model))
     for name, axes in what.items():
         tensor = named[name]
         gradient = tensor.grad

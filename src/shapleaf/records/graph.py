@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .. import _context
 from .._store import Tensor
 from .._table import count
 from ..errors import PlanError, StaleGraphError
@@ -211,6 +212,10 @@ class Graph(Record):
         """In how many equal portions a group can go: its units, where no tie makes portions larger."""
         return math.gcd(*(self[member].size for member in self.tied(name)))
 
+    def units(self, name: str, portions: int) -> int:
+        """How many units of a group so many of its portions are."""
+        return portions * self[name].size // self.portions(name)
+
     def check(self, model: nn.Module) -> None:
         """Refuse a model that this graph was not traced from.
 
@@ -220,7 +225,7 @@ class Graph(Record):
         mine = {t.name: (t.shape, t.dtype) for t in self.tensors}
         seen = {
             name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-            for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+            for name, tensor in _context.named_tensors(model)
         }
         for name in [*mine, *seen]:
             if mine.get(name) != seen.get(name):

@@ -32,7 +32,7 @@ class Changes:
 
     def apply(self, model: nn.Module) -> None:
         """Put the new values in place; the old storage is left as it is."""
-        named = dict([*model.named_parameters(), *model.named_buffers()])
+        named = dict(_context.named_tensors(model))
         for name, value in self.values.items():
             named[name].data = value.detach().to(named[name])
         for module, bias in self.biases.items():
@@ -127,7 +127,7 @@ def _fold(model: nn.Module, plan: Plan, meter: _Shift) -> Changes:
     weights = {site.call: site.weight for name in plan.pruned for site in plan.graph[name].sites}
     norms = {call: model.get_submodule(name) for call, name in plan.graph.norms}
     running = {call: norm.running_mean for call, norm in norms.items() if isinstance(norm, _NormBase)}
-    named = dict([*model.named_parameters(), *model.named_buffers()])
+    named = dict(_context.named_tensors(model))
     names = {id(tensor): name for name, tensor in named.items()}
     added: dict[tuple[str, int], list[Tensor]] = {}
     without: dict[str, dict[str, Tensor]] = {}

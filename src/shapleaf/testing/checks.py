@@ -116,7 +116,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     AssertionError: the model itself: attribute training is not as it was
     """
     modules = {name: _attributes(module) for name, module in model.named_modules()}
-    tensors = {name: (tensor, *_state(tensor)) for name, tensor in named_tensors(model)}
+    tensors = {name: (tensor, *_state(tensor)) for name, tensor in _context.named_tensors(model)}
     generators = _generators()
     try:
         yield
@@ -126,7 +126,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
             for key in {**before, **now}:
                 kept = key in now and key in before and _same(before[key], now[key])
                 require(kept, f"{name or 'the model itself'}: attribute {key} is not as it was")
-        for name, tensor in named_tensors(model):
+        for name, tensor in _context.named_tensors(model):
             original, content, gradient = tensors[name]
             now, gradient_now = _state(tensor)
             require(tensor is original and now == content, f"{name} is not what it was")
@@ -186,7 +186,7 @@ def reordered(
     """A copy that is the same function, with the units of some groups in another order; and these orders."""
     turned = copy.deepcopy(model)
     orders = {group.name: torch.from_numpy(drawn.permutation(group.size)) for group in groups}
-    owned = dict(named_tensors(turned))
+    owned = dict(_context.named_tensors(turned))
     for group in groups:
         for piece in group.slices:
             tensor = owned[piece.tensor].detach()
@@ -197,13 +197,12 @@ def reordered(
 
 def _random_plan(graph: Graph, seed: int) -> Plan:
     """Half of each exact group, at random; groups tied to one that is not exact stay whole."""
-    whole = {name for tie in graph.ties if not all(graph[name].exact for name in tie) for name in tie}
     keep = {}
     for group in graph:
-        if group.exact and group.name not in whole:
+        if all(graph[name].exact for name in graph.tied(group.name)):
             order = stream(seed, "testing", group.name).permutation(group.size)
-            portions = graph.portions(group.name)
-            keep[group.name] = order[: -(-portions // 2) * group.size // portions].tolist()
+            half = -(-graph.portions(group.name) // 2)
+            keep[group.name] = order[: graph.units(group.name, half)].tolist()
     return make_plan(graph, keep)
 
 
@@ -224,16 +223,11 @@ def _random(model: nn.Module) -> nn.Module:
     """Double precision, and values that have nothing in common between units."""
     model.double()
     with torch.no_grad():
-        for name, tensor in named_tensors(model):
+        for name, tensor in _context.named_tensors(model):
             if tensor.is_floating_point():
                 values = torch.from_numpy(stream(0, "testing", name).uniform(-0.5, 0.5, tensor.shape))
                 tensor.copy_(values.abs() + 0.5 if tensor.ndim == 1 else values)
     return model
-
-
-def named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """A model's parameters and buffers by name."""
-    return [*model.named_parameters(), *model.named_buffers()]
 
 
 def _bytes(tensor: Tensor | None) -> bytes | None:

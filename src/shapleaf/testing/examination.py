@@ -28,7 +28,7 @@ from ..surgery import prune
 from ..surgery.verification import relative_gap
 from ..tracing import trace
 from .attention import Products, full_width, products_in, why_held
-from .checks import named_tensors, reordered, require
+from .checks import reordered, require
 
 POISONED = 3
 """How many groups have a unit poisoned."""
@@ -215,10 +215,9 @@ def _plan(graph: Graph, share: Callable[[Graph, str, int], float], seed: int) ->
     keep = {}
     for group in graph:
         if not any(graph[name].blocked for name in graph.tied(group.name)):
-            portions = graph.portions(group.name)
-            kept = max(1, round(portions * share(graph, group.name, seed))) * group.size // portions
+            kept = max(1, round(graph.portions(group.name) * share(graph, group.name, seed)))
             order = stream(seed, "units", group.name).permutation(group.size)
-            keep[group.name] = sorted(order[:kept].tolist())
+            keep[group.name] = sorted(order[: graph.units(group.name, kept)].tolist())
     return make_plan(graph, keep)
 
 
@@ -279,7 +278,7 @@ def _poison(model: nn.Module, inputs: Any, group: Group, seed: int, wrong: list[
     poisoned = copy.deepcopy(model)
     unit = int(stream(seed, "poison", group.name).integers(group.size))
     read = {(site.weight, site.dim) for site in group.sites}
-    owned = dict(named_tensors(poisoned))
+    owned = dict(_context.named_tensors(poisoned))
     for piece in group.slices:
         tensor = owned[piece.tensor]
         if (piece.tensor, piece.dim) not in read and tensor.is_floating_point():

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .. import _context
 from ..errors import TraceError
 from ..records import Axis, Blocked, Graph, Group, Op, Site, Size, Slice, TensorInfo
 from .labels import Owner, components, reasons, tied
@@ -175,7 +176,7 @@ def _ties(units: Units, names: list[str], pairs: Sequence[tuple[int, int]]) -> t
 def _blocked(units: Units) -> tuple[Blocked, ...]:
     why = reasons(units.flow, units.root)
     found = []
-    for owner in (owner for owner in units.flow.owners if owner.tensor):
+    for owner in units.flow.owned:
         labels = range(owner.start, owner.start + owner.size)
         held = [label for label in labels if units.root[label] == 0]
         reason = why.get(held[0], "") if held else ""
@@ -211,7 +212,7 @@ def _tensors(model: nn.Module) -> tuple[TensorInfo, ...]:
             parameter=id(tensor) in parameters,
             aliases=tuple(alias for alias in aliases[id(tensor)] if alias != name),
         )
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+        for name, tensor in _context.named_tensors(model)
     )
 
 

@@ -95,6 +95,11 @@ class Labeling:
     statistics: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     _known: tuple[np.ndarray, int, int] = field(default_factory=lambda: (np.zeros(0, int), 0, 0))
 
+    @property
+    def owned(self) -> list[Owner]:
+        """The axes of parameters and buffers."""
+        return [owner for owner in self.owners if owner.tensor]
+
     def own(self, name: str, tensor: Tensor) -> None:
         """Give a parameter or buffer fresh labels along each axis that has more than one index."""
         mine = []
@@ -153,11 +158,13 @@ class Labeling:
         known = self.grids.get(key, (array, ()))[1]
         self.grids[key] = array, (*known, *(axes.index(axis) for axis in pinned if axis in axes))
 
-    def close(self, labels: Tensor, axis: int) -> Tensor:
-        """Unite the labels along an axis of a view: what is left varies along the other axes only."""
-        first = labels.narrow(axis, 0, 1)
-        self.unite(labels, first)
-        return first
+    def close(self, labels: Tensor, *axes: int) -> Tensor:
+        """Unite the labels along axes of a view: what is left varies along the other axes only."""
+        for axis in axes:
+            first = labels.narrow(axis, 0, 1)
+            self.unite(labels, first)
+            labels = first
+        return labels
 
     def pin(self, labels: Tensor, axes: Iterable[int], reason: str) -> Fields:
         """What is left of a field where these axes must keep all their places.
@@ -168,9 +175,7 @@ class Labeling:
         if crossed and len(crossed) == len(axes_of(labels)):
             self.freeze(labels, reason)
             return []
-        for axis in crossed:
-            labels = self.close(labels, axis)
-        return [labels]
+        return [self.close(labels, *crossed)]
 
     def agree(self, mine: Fields, theirs: Fields, reason: str) -> list[tuple[Tensor, Tensor]]:
         """Unite the fields of two operands that lie along one axis each; the pairs that were united.

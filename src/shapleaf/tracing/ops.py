@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from .._calls import function_of
 from .attention import attention
 from .images import patches, places, sample, spatial, unpatch
 from .indexing import along, gather, index, index_put, index_write, scatter
@@ -72,7 +73,7 @@ def expand(op: OpCall) -> None:
     """
     move(op)
     out, source = op.outputs[0], op.tensors[0]
-    if op.key.rpartition(":")[2].partition("#")[0] in PRODUCTS:
+    if function_of(op.key) in PRODUCTS:
         before = [1] * (out.ndim - source.ndim) + list(source.shape)
         fields = list(op.flow.of(out))
         for axis, size in enumerate(out.shape):
@@ -193,8 +194,7 @@ def pad(op: OpCall) -> None:
     for labels in op.flow.of(source):
         wide = {labels.ndim - 1 - i // 2 for i, width in enumerate(widths) if width}
         if set(axes_of(labels)) - wide:  # of a view, units that are whole along what is padded
-            for axis in wide & set(axes_of(labels)):
-                labels = op.flow.close(labels, axis)  # noqa: PLW2901 - narrowed step by step
+            labels = op.flow.close(labels, *wide)  # noqa: PLW2901 - what is left of it
         mine = [w if varies(labels, labels.ndim - 1 - i // 2) else 0 for i, w in enumerate(widths)]
         op.freeze([labels] if min(mine) < 0 else [], "takes a part with fixed bounds")
         fields.append(torch.nn.functional.pad(labels, mine, value=0))

@@ -49,10 +49,8 @@ def _join(op: OpCall, rest: Fields, whole: Tensor) -> None:
     for i, labels in enumerate(rest):
         others = [axis for axis in axes_of(labels) if axis not in axes_of(whole)]
         if others and len(others) < len(axes_of(labels)):
-            for axis in others:
-                labels = op.flow.close(labels, axis)  # noqa: PLW2901 - narrowed step by step
-            op.flow.unite(labels, whole)
-            rest[i] = labels
+            rest[i] = op.flow.close(labels, *others)
+            op.flow.unite(rest[i], whole)
             return
     rest.append(whole)
 

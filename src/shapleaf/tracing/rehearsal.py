@@ -39,14 +39,15 @@ def rehearse(
     stage = _Stage(model, ways, views, shapes)
     sets = list(dict.fromkeys(graph.tied(group.name) for group in graph))
     try:
-        if stage.fails(graph, range(len(sets)), sets) is None:
+        reason = stage.fails(graph, range(len(sets)), sets)
+        if reason is None:
             return graph
     except Exception as error:  # noqa: BLE001 - the user's own code runs here
         note = f"Sizes in the code were not looked for, as a copy of the model does not run: {_line(error)}"
         return replace(graph, notes=(*graph.notes, note))
-    held = _blamed(stage, graph, sets, range(len(sets)))
+    held = _blamed(stage, graph, sets, range(len(sets)), reason)
     left = [number for number in range(len(sets)) if number not in held]
-    if stage.fails(graph, left, sets) is not None:
+    if not held or stage.fails(graph, left, sets) is not None:
         going: list[int] = []
         for number in left:
             reason = stage.fails(graph, [*going, number], sets)
@@ -60,15 +61,18 @@ def rehearse(
 
 
 def _blamed(
-    stage: _Stage, graph: Graph, sets: Sequence[tuple[str, ...]], numbers: Sequence[int]
+    stage: _Stage, graph: Graph, sets: Sequence[tuple[str, ...]], numbers: Sequence[int], reason: str
 ) -> dict[int, str]:
-    """The sets that the code cannot do without even one at a time, and why; found by halving."""
-    reason = stage.fails(graph, numbers, sets)
-    if reason is None or len(numbers) == 1:
-        return {numbers[0]: reason} if reason else {}
+    """Of sets without which together the code fails, for this reason, those that fail alone; by halving."""
+    if len(numbers) == 1:
+        return {numbers[0]: reason}
     middle = len(numbers) // 2
-    parts = (numbers[:middle], numbers[middle:])
-    return {n: why for part in parts for n, why in _blamed(stage, graph, sets, part).items()}
+    found: dict[int, str] = {}
+    for part in (numbers[:middle], numbers[middle:]):
+        why = stage.fails(graph, part, sets)
+        if why is not None:
+            found |= _blamed(stage, graph, sets, part, why)
+    return found
 
 
 class _Stage:
@@ -80,12 +84,10 @@ class _Stage:
 
     def fails(self, graph: Graph, numbers: Sequence[int], sets: Sequence[tuple[str, ...]]) -> str | None:
         """Why the model does not run without parts of these groups; None if it does."""
-        keep = {}
+        keep: dict[str, tuple[int, ...]] = {}
         for number in numbers:
-            portions = graph.portions(sets[number][0])
-            kept = max(1, round(portions * _SHARES[number % len(_SHARES)]))
-            for name in sets[number]:
-                keep[name] = tuple(range(kept * graph[name].size // portions))
+            kept = max(1, round(graph.portions(sets[number][0]) * _SHARES[number % len(_SHARES)]))
+            keep |= {name: tuple(range(graph.units(name, kept))) for name in sets[number]}
         nothing = Cost(units=0, params=0, macs=0)
         plan = Plan(graph=graph, keep=keep, before=nothing, after=nothing)
         reason = self._try(plan)

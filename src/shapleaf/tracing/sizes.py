@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from .._calls import function_of
 from .labels import Labeling, axes_of
 
 LEAVES = (
@@ -210,7 +211,7 @@ def told(
     flow: Labeling, key: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any
 ) -> Iterator[Use | View]:
     """What the lengths that a call was told say: of whom they are the size, and what must not be parted."""
-    name = key.rpartition(":")[2].partition("#")[0]
+    name = function_of(key)
     plain: list[int] = []
     named: list[int] = []
     for size, tensor, axis in arrivals(name, args, kwargs, out):

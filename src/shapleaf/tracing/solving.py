@@ -68,6 +68,10 @@ class Units:
         )
         return all((count == count[0]).all() for count in counts)
 
+    def free(self, labels: Tensor) -> Tensor:
+        """Those of some labels that belong to a group."""
+        return labels[torch.from_numpy(self.group[labels.numpy()] >= 0)]
+
     def _constant(self, labels: Tensor) -> bool:
         """Whether an axis of a view stays as it is: all its places hold the same units."""
         return bool((self.root[labels.numpy()] == self.root[labels[:1].numpy()]).all())
@@ -86,7 +90,7 @@ def solve(flow: Labeling, read: Sequence[Tensor], uses: Sequence[Use]) -> tuple[
     unseen = np.flatnonzero(~seen[root])
     if unseen.any():
         flow.freeze(torch.from_numpy(unseen), "nothing reads it in eval mode")
-    for owner in (owner for owner in flow.owners if owner.tensor):
+    for owner in flow.owned:
         mine = root[owner.start : owner.start + owner.size]
         if mine[0] and (mine == mine[0]).all():
             whole = torch.arange(owner.start, owner.start + owner.size)
@@ -107,10 +111,9 @@ def _settle(units: Units, uses: Sequence[Use]) -> tuple[list[tuple[int, int]], t
         fixed, terms = units.length(use.labels, use.length)
         mine = _over((fixed, terms), use.factor)
         counted = use.part or not isinstance(use.origin, Tensor)
+        what = "a length of a tensor" if isinstance(use.origin, Tensor) else str(use.origin)
         if counted and use.labels is not None and not units.even(use.labels):
-            free = use.labels[torch.from_numpy(units.group[use.labels.numpy()] >= 0)]
-            what = "a length of a tensor" if isinstance(use.origin, Tensor) else str(use.origin)
-            return ties, (free, f"{what} counts some of these units only ({use.place})")
+            return ties, (units.free(use.labels), f"{what} counts some of these units only ({use.place})")
         if isinstance(use.origin, Tensor):
             first, wanted = use, units.length(use.origin, len(use.origin))
         else:
@@ -124,10 +127,9 @@ def _settle(units: Units, uses: Sequence[Use]) -> tuple[list[tuple[int, int]], t
         sides = [x for x in (use.labels, first.labels, use.origin) if isinstance(x, Tensor)]
         if not sides:
             continue
-        free = torch.cat([labels[torch.from_numpy(units.group[labels.numpy()] >= 0)] for labels in sides])
+        free = torch.cat([units.free(labels) for labels in sides])
         if not len(free):
             continue
-        what = "a length of a tensor" if isinstance(use.origin, Tensor) else str(use.origin)
         return ties, (free, f"{what} is the size of another axis too ({use.place})")
     return ties, None
 
@@ -162,7 +164,7 @@ def _grouped(flow: Labeling) -> Units:
         group[found >= 0] = number
     starts = np.array([owner.start for owner in flow.owners])
     solved = Units(flow, root, group, unit, kinds, [*map(np.array, ordered)], starts, [[] for _ in ordered])
-    for owner in (owner for owner in flow.owners if owner.tensor):
+    for owner in flow.owned:
         span = np.arange(owner.start, owner.start + owner.size)
         for number in solved.groups_of(span):
             position = np.flatnonzero(group[span] == number)

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import _context
-from .._calls import Calls
+from .._calls import Calls, function_of
 from ..errors import DataError, TraceError
 from ..records import Graph
 from .build import build
@@ -117,7 +117,7 @@ class Tracer(Calls):
             ]
 
     def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        name = key.rpartition(":")[2].partition("#")[0]
+        name = function_of(key)
         whole = name in DROPOUTS or (name == "pad" and "circular" in (*args, *kwargs.values()))
         self._leaves = leaves = _context.tensors((args, kwargs))
         before = [(leaf, list(self.flow.of(leaf)), self._source(leaf)) for leaf in leaves]
@@ -229,7 +229,7 @@ class Tracer(Calls):
             self.flow.freeze(labels, op.why("reads which place a unit has"))
         rule = rule_for(func, self.rules)
         rule(op)
-        if op.name == "expand" and self._call.rpartition(":")[2].partition("#")[0] in ALIGNED:
+        if op.name == "expand" and function_of(self._call) in ALIGNED:
             align(self.flow, self._leaves, op.tensors[0], op.outputs[0])
         # An absent unit is as absent in what RMS norm makes of it before it takes the mean, and in a product.
         if rule in MOVEMENTS or op.name in ("mul", "div") or ":rms_norm#" in self._call:
@@ -306,7 +306,7 @@ def trace(
     """
     example_inputs = plain(example_inputs)
     trail = Trail()
-    owned = [*model.named_parameters(), *model.named_buffers()]
+    owned = _context.named_tensors(model)
     unknown = sorted(set(keep) - {name for name, _ in owned})
     if unknown:
         raise TraceError(f"keep= names no parameter or buffer of the model: {', '.join(unknown)}.")
