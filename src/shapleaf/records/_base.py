@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from abc import ABC, abstractmethod
 from dataclasses import fields
 from typing import Any, ClassVar, TypeGuard, TypeVar
 
@@ -50,14 +51,14 @@ class Part:
     __hash__ = None  # type: ignore[assignment]
 
 
-class Record(Part):
+class Record(Part, ABC):
     """A part that stands on its own: it prints as a table and lives in one file."""
 
     __slots__ = ()
 
+    @abstractmethod
     def table(self) -> dict[str, Any]:
         """What is printed: ``title``, ``header``, ``rows`` and an optional ``footer``."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return _table.text(**self.table())
