@@ -20,7 +20,7 @@ SOURCE = TESTS.parent / "src" / "shapleaf"
 ROWS = """
     errors
     layers
-    _table _store _context _rng _calls _progress
+    _table _store _context _rng _calls _progress _ranks
     records
     data
     cuts

@@ -18,7 +18,7 @@ from .criteria import Criterion, Needs, Probe, Shapley
 from .data import Batch, batches
 from .errors import CriterionError
 from .game import Estimate
-from .game.layer import LayerGame
+from .game.layer import MEMORY, LayerGame
 from .masking import Gates, Masks, Reader, Zero
 from .records import Graph, Group, Scores
 
@@ -94,8 +94,8 @@ class _Task(NamedTuple):
     def batches(self, *, labelled: bool = True) -> Iterator[Batch]:
         return batches(self.data, device=_context.device_of(self.model), labelled=labelled)
 
-    def probe(self, group: Group, batch: Batch) -> Callable[..., Probe]:
-        return partial(Probe, group, self.model, self.seed, self.criterion.needs, batch.ids)
+    def probe(self, group: Group, ids: tuple[int, ...]) -> Callable[..., Probe]:
+        return partial(Probe, group, self.model, self.seed, self.criterion.needs, ids)
 
 
 class _Tally:
@@ -172,16 +172,19 @@ def _play(task: _Task, tally: _Tally) -> None:
     removal = getattr(task.criterion, "removal", Zero())
     fill = removal.fill(task.model, Gates(task.groups), task.data)
 
-    def play(group: Group, batch: Batch) -> Callable[[], LayerGame]:
-        return lambda: LayerGame(task.model, group, batch, task.loss, fill)
+    memory = getattr(task.criterion, "memory", MEMORY)
+    data = list(task.batches())
+    tally.samples = sum(batch.examples for batch in data)
 
-    with progress("attribute") as step:
-        for batch in task.batches():
-            tally.samples += batch.examples
-            for group in task.groups:
-                probe = task.probe(group, batch)(play=play(group, batch))
-                tally.add(group, task.criterion.score(probe), batch.examples)
-                step(group.name)
+    def play(group: Group) -> LayerGame:
+        return LayerGame(task.model, group, data, task.loss, fill, memory)
+
+    with progress("attribute", len(task.groups)) as step:
+        for group in task.groups:
+            ids = tuple(example for batch in data for example in batch.ids)
+            probe = task.probe(group, ids)(play=partial(play, group))
+            tally.add(group, task.criterion.score(probe), tally.samples)
+            step(group.name)
 
 
 def _differentiate(task: _Task, tally: _Tally) -> None:
@@ -195,7 +198,7 @@ def _differentiate(task: _Task, tally: _Tally) -> None:
                 _check_places(task.model, gates, batch, task.loss, found)
             for group in task.groups:
                 reads = _reads(group, gates, found.masks)
-                probe = task.probe(group, batch)(
+                probe = task.probe(group, batch.ids)(
                     reads=[(found.masks.seen[key].detach(), index) for key, index in reads.items()],
                     activation_gradients=[found.by_read[key] for key in reads] if found.by_read else (),
                     mask_gradients=found.by_mask.get(group.name),

@@ -68,13 +68,13 @@ def scan(
     groups = [scores.graph[name] for name in scores.values]
     steps = {g.name: sorted({-(-g.size * k // points) for k in range(1, points + 1)}) for g in groups}
     states: dict[str, State] = {g.name: Mean().start(len(steps[g.name])) for g in groups}
-    with _context.inference(model), progress("scan") as step:
+    with _context.inference(model), progress("scan", len(groups)) as step:
         fill = (removal or CalibrationMean()).fill(model, Gates(groups), data)
-        for batch in batches(data, device=_context.device_of(model)):
-            for group in groups:
-                game = LayerGame(model, group, batch, loss, fill)
-                states[group.name].update(_rises(game, group, scores.values[group.name], steps[group.name]))
-                step(group.name)
+        examples = list(batches(data, device=_context.device_of(model)))
+        for group in groups:
+            game = LayerGame(model, group, examples, loss, fill)
+            states[group.name].update(_rises(game, group, scores.values[group.name], steps[group.name]))
+            step(group.name)
     curves = {name: _curve(steps[name], state) for name, state in states.items()}
     return replace(scores, curves=curves)
 
@@ -82,13 +82,11 @@ def scan(
 def _rises(game: LayerGame, group: Group, values: Tensor, steps: Sequence[int]) -> Tensor:
     """Rise of each example's loss at every step, ``(examples, steps)``."""
     order = torch.argsort(values.double(), stable=True)
-    mask = torch.ones(game.examples, group.size, dtype=game.dtype, device=game.device)
-    whole = game.loss(mask).double()
-    rises = []
-    for removed in steps:
-        mask[:, order[:removed].to(mask.device)] = 0
-        rises.append(game.loss(mask).double() - whole)
-    return torch.stack(rises, 1)
+    mask = torch.ones(len(steps) + 1, game.examples, group.size, dtype=game.dtype, device=game.device)
+    for one, removed in zip(mask[1:], steps, strict=True):
+        one[:, order[:removed].to(mask.device)] = 0
+    losses = game.loss(mask).double()
+    return (losses[1:] - losses[0]).T
 
 
 def _curve(steps: Sequence[int], state: State) -> Tensor:

@@ -120,19 +120,20 @@ def test_criteria_are_values() -> None:
     ids=repr,
 )
 @pytest.mark.parametrize("size", [1, 4])
-def test_evaluations_per_batch_are_those_stated(criterion: sl.Criterion, evaluations: int, size: int) -> None:
+def test_evaluations_are_those_stated(criterion: sl.Criterion, evaluations: int, size: int) -> None:
     model = net()
     batches = [*zip(X.split(size), Y.split(size), strict=True)]
-    forwards = []
+    rows = []
     graph = sl.trace(model, X)
-    handle = model.register_forward_hook(lambda *_: forwards.append(1))
+    handle = model.register_forward_hook(lambda _, __, output: rows.append(len(output)))
     found = sl.attribute(model, graph, batches, criterion, groups=["0"]).evaluations
     handle.remove()
     assert found == {"0": evaluations}
-    # A forward with its backward counts 3. Per batch one more forward records the prefix and one verifies it.
+    # A forward with its backward counts 3. Every batch also records its prefix and verifies it, and does so
+    # again when it is repeated for several coalitions at a time.
     gradients = isinstance(getattr(criterion, "estimator", None), sl.Path)
     played = 2 + (evaluations - 2) // 3 if gradients else evaluations
-    assert len(forwards) == (4 // size) * (played + 2)
+    assert 4 * (played + 2) <= sum(rows) <= 4 * (2 * played + 6)
 
 
 def test_a_linear_suffix_and_loss_make_all_of_them_equal() -> None:

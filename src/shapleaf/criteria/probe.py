@@ -56,13 +56,13 @@ class Criterion(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
-    """One group on one batch, as far as the criterion's ``needs`` allow.
+    """One group on some examples, as far as the criterion's ``needs`` allow.
 
     Attributes:
         group: the group.
         model: the model.
         seed: what random draws are named by, together with the group.
-        ids: index of each example of the batch in the whole data; empty without data.
+        ids: number of each example in the whole data; empty without data.
 
     A criterion meets it in ``score``; see :class:`Criterion`.
 

@@ -20,21 +20,23 @@ from ..records._base import Part
 
 @runtime_checkable
 class Game(Protocol):
-    """Losses of a batch of examples when only some units are present.
+    """Losses of some examples when only some units are present.
 
-    A mask is a tensor ``(examples, players)`` in the game's dtype and on its device: 0 removes
+    A mask is a tensor ``(..., examples, players)`` in the game's dtype and on its device: 0 removes
     the unit, 1 leaves it as it is, and any real number in between or beyond scales it, which is
-    what the gradients along a path need. The caller may overwrite a mask once the call returned.
+    what the gradients along a path need. Leading dimensions stack several coalitions, which the game
+    plays ``width`` at a time. The caller may overwrite a mask once the call returned.
 
     Attributes:
         players: number of units.
-        examples: number of examples in the batch.
+        examples: number of examples.
         ids: place of each example in the whole calibration data. Random draws are named by it,
             so that they do not depend on how the data were cut into batches.
         name: name of the group; it names random draws too.
         dtype: floating-point type of masks.
         device: device of masks and losses.
-        evaluations: passes spent so far, counted in forwards of the batch.
+        evaluations: passes spent so far, counted in forwards of all examples.
+        width: coalitions that it plays in one pass; stacks of a multiple of it waste nothing.
 
     >>> from shapleaf.game.toys import TableGame
     >>> isinstance(TableGame(torch.tensor([[3.0, 1.0]])), Game)
@@ -55,26 +57,28 @@ class Game(Protocol):
     def device(self) -> torch.device: ...
     @property
     def evaluations(self) -> int: ...
+    @property
+    def width(self) -> int: ...
 
     def loss(self, mask: Tensor) -> Tensor:
-        """Loss of each example, ``(examples,)``, without a gradient; counts 1 evaluation."""
+        """Loss of each example, ``(..., examples)``, without a gradient; 1 evaluation a coalition."""
         ...
 
     def gradient(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss ``(examples,)`` and d loss_e / d mask_e ``(examples, players)``; counts 3 evaluations."""
+        """Loss ``(..., examples)`` and d loss_e / d mask_e in the mask's shape; 3 evaluations a coalition."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Estimate(Part):
-    """Shapley values of one batch, with what is known of their error.
+    """Shapley values of some examples, with what is known of their error.
 
     Attributes:
         values: expected rise of the loss when the unit is removed, ``(examples, players)``,
             in units of the loss and in double precision (single on devices that have no double).
         stderr: standard error of ``values`` due to sampling alone; None if nothing was sampled,
             or if there were fewer than two independent draws to compare.
-        evaluations: forward passes of the batch spent; a forward with its backward counts 3.
+        evaluations: forward passes of all examples spent; a forward with its backward counts 3.
         shared: whether all examples used the same draws, so that the sampling error does not
             average out over examples.
         gap: ``(loss(nobody) - loss(everybody)) - values.sum(1)``, ``(examples,)``: zero for exact

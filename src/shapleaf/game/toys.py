@@ -44,22 +44,27 @@ class FunctionGame:
         self.dtype = dtype
         self.device = torch.device(device)
         self.evaluations = 0
+        self.width = 1
         self._function = function
 
     def loss(self, mask: Tensor) -> Tensor:
-        """Loss of each example, ``(examples,)``; counts 1 evaluation."""
-        self.evaluations += 1
+        """Loss of each example, ``(..., examples)``; counts 1 evaluation a coalition."""
+        self.evaluations += mask.shape[:-2].numel()
         with torch.no_grad():
-            return self._function(mask)
+            return self._played(mask)
 
     def gradient(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss ``(examples,)`` and its gradient ``(examples, players)``; counts 3 evaluations."""
-        self.evaluations += 3
+        """Loss ``(..., examples)`` and its gradient; counts 3 evaluations a coalition."""
+        self.evaluations += 3 * mask.shape[:-2].numel()
         with torch.enable_grad():
             mask = mask.detach().clone().requires_grad_()
-            loss = self._function(mask)
+            loss = self._played(mask)
             (gradient,) = torch.autograd.grad(loss.sum(), mask, materialize_grads=True)
         return loss.detach(), gradient
+
+    def _played(self, mask: Tensor) -> Tensor:
+        coalitions = mask.reshape(-1, *mask.shape[-2:])
+        return torch.stack([self._function(one) for one in coalitions]).reshape(mask.shape[:-1])
 
 
 class UnanimityGame(FunctionGame):
