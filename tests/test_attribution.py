@@ -34,7 +34,7 @@ DETERMINISTIC = [
     sl.Taylor(signed=True),
     sl.LeaveOneOut(),
     sl.LeaveOneOut(sl.CalibrationMean()),
-    sl.Shapley(sl.Path(4)),
+    sl.Shapley(sl.Path(4, "line")),
     sl.Shapley(sl.Exact()),
 ]
 SAMPLED = [
@@ -68,7 +68,7 @@ def test_shapley_values_by_mean_plus_two_deviations_are_the_default() -> None:
     assert default == explicit
     assert list(default.values) == ["0", "3"]
     assert default.samples == 7
-    assert default.evaluations == {"0": 50, "3": 50}
+    assert default.evaluations == {"0": 62, "3": 62}
 
 
 def test_it_says_what_it_did() -> None:
@@ -132,7 +132,7 @@ def test_any_data_will_do(data: Any) -> None:
 def test_sampling_errors_of_one_example_are_the_estimators() -> None:
     scores = attribute(sl.Shapley(sl.Permutation(8)), batches(3, 4))
     assert scores.stderr["0"].shape == (7, 4)
-    assert "0" not in attribute(sl.Shapley(sl.Path(2))).stderr
+    assert "0" not in attribute(sl.Shapley(sl.Path(2, "line"))).stderr
 
 
 def test_errors_over_examples_are_those_of_the_aggregation() -> None:

@@ -21,8 +21,8 @@ NETS = {
 }
 SHAPLEY = [
     sl.Shapley(sl.Exact()),
-    sl.Shapley(sl.Path(1)),  # the loss is quadratic in the masks
-    sl.Shapley(sl.Path(16)),
+    sl.Shapley(sl.Path(1, "line")),  # the loss is quadratic in the masks
+    sl.Shapley(sl.Path(16, "line")),
 ]
 
 
@@ -175,7 +175,7 @@ def test_antithetic_pairs_of_a_quadratic_game_are_exact() -> None:
 
 
 def test_a_unit_without_effect_is_worth_exactly_nothing() -> None:
-    for estimator in (sl.Exact(), sl.Permutation(4), sl.Path(4)):
+    for estimator in (sl.Exact(), sl.Permutation(4), sl.Path(4, "line")):
         assert per_example(NETS["v1"], sl.Shapley(estimator))[:, 3].tolist() == [0, 0, 0, 0]
 
 
@@ -199,7 +199,12 @@ def test_closed_form_of_squared_error_behind_a_linear_readout() -> None:
     x, y = torch.randn(6, 7, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64)
     graph = sl.trace(model, x[:1])
     scores = sl.attribute(
-        model, graph, [(x, y)], sl.Shapley(sl.Path(1)), aggregate=None, loss=lambda o, t: squared(o, t).sum(1)
+        model,
+        graph,
+        [(x, y)],
+        sl.Shapley(sl.Path(1, "line")),
+        aggregate=None,
+        loss=lambda o, t: squared(o, t).sum(1),
     )
     with torch.no_grad():
         z, weight, bias = model[:2](x), model[2].weight, model[2].bias
@@ -273,7 +278,8 @@ def test_integrated_gradients_of_a_kinked_function() -> None:
     """(1.5, -0.5): the gradient is (1, -1) on the last half of the way only."""
     point = torch.tensor([[3.0, 1.0]], dtype=torch.float64)
     values = sl.attribute(
-        DIFFERENCE, sl.trace(DIFFERENCE, point), [(point, point)], sl.Shapley(sl.Path(16)), aggregate=None,
+        DIFFERENCE, sl.trace(DIFFERENCE, point), [(point, point)], sl.Shapley(sl.Path(16, "line")),
+        aggregate=None,
         loss=lambda output, _: -output, groups=["units"],
     ).values["units"][0]  # fmt: skip
     assert values.tolist() == pytest.approx([1.5, -0.5], abs=1e-12)

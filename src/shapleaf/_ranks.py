@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -25,7 +27,7 @@ def shares(examples: int, world: int) -> list[range]:
     [range(0, 2), range(2, 4), range(4, 5)]
     """
     ends = [-(-examples * rank // world) for rank in range(world + 1)]
-    return [range(*pair) for pair in zip(ends, ends[1:], strict=False)]
+    return [range(*pair) for pair in itertools.pairwise(ends)]
 
 
 def gather(mine: Tensor, examples: int, dim: int = 0) -> Tensor:
@@ -46,3 +48,18 @@ def gather(mine: Tensor, examples: int, dim: int = 0) -> Tensor:
     dist.all_gather(parts, padded)
     whole = torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
     return whole.movedim(0, dim)
+
+
+def largest(value: float) -> float:
+    """The largest of all ranks' values, so that what hangs on a clock is decided alike.
+
+    >>> largest(1.5)
+    1.5
+    """
+    if ranks()[1] == 1:
+        return value
+    found = torch.tensor([value], dtype=torch.float64)
+    if dist.get_backend() == "nccl":
+        found = found.cuda()
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return float(found)

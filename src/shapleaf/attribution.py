@@ -108,6 +108,8 @@ class _Tally:
         self.errors: dict[str, list[Tensor]] = {group.name: [] for group in groups}
         self.common: dict[str, Tensor] = {}
         self.evaluations: dict[str, int] = {}
+        self.stopped: dict[str, str] = {}
+        self.seen: set[str] = set()
 
     def add(self, group: Group, score: Tensor | Estimate, examples: int | None) -> None:
         values: Any = score.values if isinstance(score, Estimate) else score
@@ -120,6 +122,7 @@ class _Tally:
         if not bool(values.isfinite().all()):
             raise CriterionError(f"group {group.name}: the criterion returned scores that are not finite.")
         values = values.detach().cpu().double()
+        self.seen.add(group.name)
         if self.aggregate:
             self.states[group.name].update(values)
         else:
@@ -128,22 +131,28 @@ class _Tally:
             self._sampled(group.name, score)
 
     def _sampled(self, name: str, estimate: Estimate) -> None:
-        self.evaluations[name] = max(self.evaluations.get(name, 0), estimate.evaluations)
+        self.evaluations[name] = estimate.evaluations
+        if estimate.stopped:
+            self.stopped[name] = estimate.stopped
+        common = estimate.common
         if estimate.stderr is not None:
             error = estimate.stderr.detach().cpu().double()
             self.errors[name].append(error)
-            if estimate.shared:
-                self.common[name] = self.common.get(name, torch.zeros(())) + error.sum(0)
+            common = error.mean(0) if estimate.shared else common
+        if common is not None:
+            self.common[name] = common.detach().cpu().double()
 
     def scores(self, graph: Graph, criterion: Criterion, loss: _context.Loss, seed: int) -> Scores:
         values: dict[str, Tensor] = {}
         stderr: dict[str, Tensor] = {}
         for name, parts in self.values.items():
+            if name not in self.seen:  # interrupted before
+                continue
             if self.aggregate:
                 value, error = self.states[name].result()
-                # Draws shared by all examples do not average out over them.
+                # What all examples share does not average out over them.
                 if error is not None and name in self.common:
-                    error = torch.hypot(error, self.common[name] / self.samples)
+                    error = torch.hypot(error, self.common[name])
             else:
                 value = torch.cat(parts)
                 error = torch.cat(self.errors[name]) if self.errors[name] else None
@@ -163,6 +172,7 @@ class _Tally:
             stderr=stderr,
             samples=self.samples,
             evaluations=self.evaluations,
+            stopped=self.stopped,
             criterion=repr(criterion),
             settings=settings,
         )
@@ -183,8 +193,11 @@ def _play(task: _Task, tally: _Tally) -> None:
         for group in task.groups:
             ids = tuple(example for batch in data for example in batch.ids)
             probe = task.probe(group, ids)(play=partial(play, group))
-            tally.add(group, task.criterion.score(probe), tally.samples)
+            score = task.criterion.score(probe)
+            tally.add(group, score, tally.samples)
             step(group.name)
+            if isinstance(score, Estimate) and score.stopped == "interrupted":
+                break
 
 
 def _differentiate(task: _Task, tally: _Tally) -> None:

@@ -95,8 +95,8 @@ def test_calibration_means_stand_in_for_absent_units() -> None:
     assert not torch.allclose(other, found)
 
 
-def test_the_default_is_the_straight_path_with_absent_units_zero() -> None:
-    assert sl.Shapley() == sl.Shapley(sl.Path(16, "line"), sl.Zero())
+def test_the_default_is_the_path_of_random_signs_with_absent_units_zero() -> None:
+    assert sl.Shapley() == sl.Shapley(sl.Path(5, "signs", 4, 10), sl.Zero())
     assert sl.LeaveOneOut() == sl.LeaveOneOut(sl.Zero())
 
 
@@ -111,7 +111,7 @@ def test_criteria_are_values() -> None:
 @pytest.mark.parametrize(
     ("criterion", "evaluations"),
     [
-        (sl.Shapley(), 3 * 16 + 2),
+        (sl.Shapley(), 3 * 5 * 4 + 2),
         (sl.Shapley(sl.Path(4, "gaussian", 2)), 3 * 4 * 2 + 2),
         (sl.Shapley(sl.Exact()), 2**4),
         (sl.Shapley(sl.Permutation(6)), 6 * (4 - 1) + 2),
@@ -154,8 +154,8 @@ def test_a_linear_suffix_and_loss_make_all_of_them_equal() -> None:
         sl.Taylor(signed=True),
         sl.LeaveOneOut(),
         sl.Shapley(sl.Exact()),
-        sl.Shapley(sl.Path(1)),
-        sl.Shapley(sl.Path(5)),
+        sl.Shapley(sl.Path(1, "line")),
+        sl.Shapley(sl.Path(5, "line")),
         sl.Shapley(sl.Permutation(2)),
         sl.Shapley(sl.Permutation(1, antithetic=False, shared=True)),
     ):

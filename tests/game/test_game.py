@@ -1,11 +1,9 @@
-"""The contract of games, and the running mean that sampled estimators share."""
+"""The contract of games and estimates."""
 
-import numpy as np
-import pytest
 import torch
 
 from shapleaf.game import Estimate, Estimator, Exact, Game, Path, Permutation
-from shapleaf.game.game import Running, ends, precise
+from shapleaf.game.game import ends, precise
 from shapleaf.game.toys import TableGame
 
 
@@ -36,18 +34,3 @@ def test_estimates_compare_by_value():
 
     assert estimate(1.0) == estimate(1.0)
     assert estimate(1.0) != estimate(2.0)
-
-
-def test_running_mean_and_variance_agree_with_numpy_far_from_zero():
-    draws = 1e6 + np.random.default_rng(0).normal(size=(50, 3))
-    running = Running()
-    for draw in draws:
-        running.add(torch.from_numpy(draw))
-    assert running.mean.numpy() == pytest.approx(draws.mean(0), rel=1e-15)
-    assert running.variance_of_mean().numpy() == pytest.approx(draws.var(0, ddof=1) / 50, rel=1e-9)
-
-
-def test_one_draw_has_no_variance():
-    running = Running()
-    running.add(torch.ones(2))
-    assert running.variance_of_mean() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ def plain() -> nn.Module:
 def play(model: nn.Module, *cuts: int, first: int = 0, **options: Any) -> LayerGame:
     """The game at the first group, with the examples in batches that end at the cuts."""
     ends = [0, *cuts, len(X)]
-    batches = [Batch(X[a:b], Y[a:b], first + a) for a, b in zip(ends, ends[1:], strict=False)]
+    batches = [Batch(X[a:b], Y[a:b], first + a) for a, b in pairwise(ends)]
     group = sl.trace(model, X)["0"]
     with _context.inference(model):
         return LayerGame(model, group, batches, _context.cross_entropy, **options)
@@ -68,11 +69,21 @@ def test_stacked_coalitions_in_any_batches_are_those_of_the_masked_network(cuts:
 def test_memory_decides_how_many_rows_run_at_a_time() -> None:
     model = plain()
     one = play(model).parts[0].row_bytes
-    for rows, parts, width in ((1, [1] * 7, 1), (3, [2, 2, 3], 1), (7, [7], 1), (14, [7], 2), (10**4, [7], 146)):
+    for rows, parts, width in (
+        (1, [1] * 7, 1),
+        (3, [2, 2, 3], 1),
+        (7, [7], 1),
+        (14, [7], 2),
+        (10**4, [7], 146),
+    ):
         game = play(model, memory=rows * one)
         assert ([part.examples for part in game.parts], game.width) == (parts, width)
-        torch.testing.assert_close(game.loss(STACK[0]), reference(model, STACK[0]).detach(), rtol=0, atol=1e-12)
-    with pytest.raises(CriterionError, match=r"one example takes about [\d,]+ bytes at group 0, more than .*=100 "):
+        torch.testing.assert_close(
+            game.loss(STACK[0]), reference(model, STACK[0]).detach(), rtol=0, atol=1e-12
+        )
+    with pytest.raises(
+        CriterionError, match=r"one example takes about [\d,]+ bytes at group 0, more than .*=100 "
+    ):
         play(model, memory=100)
 
 
@@ -94,7 +105,8 @@ def test_a_model_that_cannot_be_repeated_plays_one_by_one() -> None:
     group = sl.trace(model, X)["a"]
     with _context.inference(model):
         game = LayerGame(model, group, [Batch(X, Y)], _context.cross_entropy)
-        assert game.parts[0].cached and game.parts[0].tiled(2) is None
+        assert game.parts[0].cached
+        assert game.parts[0].tiled(2) is None
         losses = game.loss(STACK)
     for mask, loss in zip(STACK, losses, strict=True):
         expected = F.cross_entropy(

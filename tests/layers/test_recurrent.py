@@ -172,7 +172,7 @@ def test_means_fold_into_the_biases_of_the_recurrence(kind: str) -> None:
     torch.testing.assert_close(folded(x), filled(x), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("criterion", [sl.Taylor(), sl.LeaveOneOut(), sl.Shapley(sl.Path(8))])
+@pytest.mark.parametrize("criterion", [sl.Taylor(), sl.LeaveOneOut(), sl.Shapley(sl.Path(8, "line"))])
 def test_hidden_units_are_scored(criterion: Any) -> None:
     model, x = Read("gru", batch_first=True), torch.randn(6, 4, 6, dtype=torch.float64)
 

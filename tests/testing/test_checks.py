@@ -38,7 +38,7 @@ VARIANTS = [
     sl.Shapley(sl.Permutation(2, antithetic=False, shared=True)),
     sl.Shapley(sl.Path(2, "gaussian", 2)),
     sl.Shapley(sl.Path(2, "bernoulli", 1)),
-    sl.Shapley(sl.Path(2), sl.CalibrationMean()),
+    sl.Shapley(sl.Path(2, "line"), sl.CalibrationMean()),
 ]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..game import Estimate, Estimator, Path
 from ..game.game import precise
+from ..game.layer import MEMORY
 from ..masking import Removal, Zero
 from .probe import Needs, Probe
 
@@ -18,7 +19,8 @@ from .probe import Needs, Probe
 class LeaveOneOut:
     """The rise of the loss when one unit is removed and all others stay, one by one.
 
-    Costs one evaluation per unit and one more. ``removal`` says what the absent unit leaves behind.
+    Costs one evaluation per unit and one more. ``removal`` says what the absent unit leaves behind;
+    ``memory`` is how many bytes its activations may take, about.
 
     >>> import shapleaf as sl
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
@@ -28,6 +30,7 @@ class LeaveOneOut:
     """
 
     removal: Removal = field(default_factory=Zero)
+    memory: int = field(default=MEMORY, repr=False)
     needs: ClassVar[Needs] = Needs.GAME
 
     def score(self, probe: Probe) -> Estimate:
@@ -36,12 +39,12 @@ class LeaveOneOut:
         mask = torch.ones(game.examples, game.players, dtype=game.dtype, device=game.device)
         everybody = precise(game.loss(mask))
         values: list[Tensor] = []
-        for unit in range(game.players):
-            mask[:, unit] = 0
-            values.append(precise(game.loss(mask)) - everybody)
-            mask[:, unit] = 1
+        for units in torch.arange(game.players, device=game.device).split(game.width):
+            without = mask.repeat(len(units), 1, 1)
+            without.scatter_(2, units[:, None, None].expand(-1, game.examples, 1), 0)
+            values.append(precise(game.loss(without)) - everybody)
         return Estimate(
-            values=torch.stack(values, 1), stderr=None, evaluations=game.evaluations, shared=False, gap=None
+            values=torch.cat(values).T, stderr=None, evaluations=game.evaluations, shared=False, gap=None
         )
 
 
@@ -55,6 +58,9 @@ class Shapley:
     Args:
         estimator: how they are estimated; ``Path()`` costs the same for any number of units.
         removal: what the absent unit leaves behind.
+        memory: bytes that activations may take, about: batches are cut, or coalitions stacked, to fit.
+
+    Under ``torch.autocast`` the network behind the group runs in its precision.
 
     >>> import shapleaf as sl
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
@@ -65,6 +71,7 @@ class Shapley:
 
     estimator: Estimator = field(default_factory=Path)
     removal: Removal = field(default_factory=Zero)
+    memory: int = field(default=MEMORY, repr=False)
     needs: ClassVar[Needs] = Needs.GAME
 
     def score(self, probe: Probe) -> Estimate:

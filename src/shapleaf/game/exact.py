@@ -8,7 +8,7 @@ from math import comb
 import torch
 
 from ..errors import CriterionError
-from .game import Estimate, Game, ends, precise
+from .game import Estimate, Game, precise
 
 MOST_PLAYERS = 16
 
@@ -39,26 +39,26 @@ class Exact:
                 f"group {game.name!r} has {n}. Use Permutation() or Path()."
             )
         before = game.evaluations
-        nobody, everybody = ends(game)
         # Losses are summed by the number of other units present, apart for coalitions without
         # and with the unit. Counting in binary meets S and S + i in the same order, so that a
         # unit that changes nothing has two bitwise equal sums.
-        without = nobody.new_zeros(n, game.examples, n)
+        without = precise(torch.zeros(n, game.examples, n, device=game.device))
         joined = torch.zeros_like(without)
         bits = torch.arange(n, device=game.device)
-        for coalition in range(2**n):
-            present = (coalition >> bits & 1).to(game.dtype)
-            size = coalition.bit_count()
-            if coalition == 0:
-                loss = nobody
-            elif size == n:
-                loss = everybody
-            else:
-                loss = precise(game.loss(present.expand(game.examples, n)))
-            if size < n:
-                without[size] += loss[:, None] * (1 - present).to(loss.dtype)
-            if size > 0:
-                joined[size - 1] += loss[:, None] * present.to(loss.dtype)
+        together = min(2 ** (game.width.bit_length() - 1), 2**n)
+        for first in range(0, 2**n, together):
+            coalitions = torch.arange(first, first + together, device=game.device)
+            present = precise(coalitions[:, None] >> bits & 1)
+            masks = present[:, None].to(game.dtype).expand(-1, game.examples, -1)
+            losses = precise(game.loss(masks))
+            for size, here, loss in zip(present.sum(1).int().tolist(), present, losses, strict=True):
+                if size < n:
+                    without[size] += loss[:, None] * (1 - here)
+                if size > 0:
+                    joined[size - 1] += loss[:, None] * here
+            if not first:
+                nobody = losses[0]
+        everybody = losses[-1]
         weights = without.new_tensor([1 / (n * comb(n - 1, size)) for size in range(n)])
         values = torch.einsum("s,sen->en", weights, without - joined)
         return Estimate(

@@ -81,6 +81,8 @@ class Estimate(Part):
         evaluations: forward passes of all examples spent; a forward with its backward counts 3.
         shared: whether all examples used the same draws, so that the sampling error does not
             average out over examples.
+        common: standard error ``(players,)`` that all examples share, beside their own.
+        stopped: what ended the sampling, if anything but the number of draws.
         gap: ``(loss(nobody) - loss(everybody)) - values.sum(1)``, ``(examples,)``: zero for exact
             Shapley values; None if the estimator did not see both ends.
 
@@ -96,6 +98,8 @@ class Estimate(Part):
     evaluations: int
     shared: bool
     gap: Tensor | None
+    common: Tensor | None = None
+    stopped: str = ""
 
 
 @runtime_checkable
@@ -117,34 +121,3 @@ def ends(game: Game) -> tuple[Tensor, Tensor]:
     mask = torch.zeros(game.examples, game.players, dtype=game.dtype, device=game.device)
     nobody = precise(game.loss(mask))
     return nobody, precise(game.loss(torch.ones_like(mask)))
-
-
-class Running:
-    """Mean of independent draws and its standard error, one draw at a time (Welford 1962).
-
-    >>> running = Running()
-    >>> for draw in (1.0, 2.0, 6.0):
-    ...     running.add(torch.tensor([draw, 0.0]))
-    >>> running.mean.tolist(), running.variance_of_mean().tolist()
-    ([3.0, 0.0], [2.3333333333333335, 0.0])
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = torch.zeros(())
-        self._squares = torch.zeros(())
-
-    def add(self, draw: Tensor) -> None:
-        draw = precise(draw)
-        if not self.count:
-            self.mean, self._squares = torch.zeros_like(draw), torch.zeros_like(draw)
-        self.count += 1
-        deviation = draw - self.mean
-        self.mean += deviation / self.count
-        self._squares += deviation * (draw - self.mean)
-
-    def variance_of_mean(self) -> Tensor | None:
-        """Squared standard error of the mean; None for fewer than two draws."""
-        if self.count < 2:
-            return None
-        return self._squares / (self.count * (self.count - 1))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .. import _context
-from .._ranks import gather, ranks, shares
+from .._ranks import gather, largest, ranks, shares
 from ..data import Batch
 from ..errors import CriterionError
 from ..masking import Fill
@@ -20,7 +21,7 @@ Play = Callable[[Suffix, Tensor], Sequence[Tensor]]
 MEMORY = 2**30
 FEW = 8
 ROWS = 1024
-"""Rows per pass that use a processor fully; more gain nothing (measured: 800 on dense layers, 100 on maps)."""
+"""Rows per pass that use a processor fully: more gain nothing (dense layers from 800, maps from 100)."""
 
 
 class LayerGame:
@@ -43,7 +44,7 @@ class LayerGame:
             or not even one example fits into the memory.
     """
 
-    def __init__(  # noqa: PLR0913 - what is played, on what, within what
+    def __init__(
         self,
         model: nn.Module,
         group: Group,
@@ -72,8 +73,8 @@ class LayerGame:
             few if piece.ids == self.ids[: few.examples] else Suffix(model, group, piece, loss, fill, few)
             for piece in pieces
         ]
-        largest = max((part.examples for part in self.parts), default=1)
-        self.width = max(1, min(rows, ROWS) // largest)
+        most = largest(max((part.examples for part in self.parts), default=1))
+        self.width = max(1, min(rows, ROWS) // int(most))  # the same on all ranks
         self._wide: dict[tuple[int, int], Suffix | None] = {}
 
     def loss(self, mask: Tensor) -> Tensor:
@@ -132,4 +133,4 @@ def _cut(batch: Batch, rows: int) -> Iterable[Batch]:
     """The batch in even pieces of at most so many rows."""
     pieces = -(-batch.examples // rows)
     ends = [batch.examples * k // pieces for k in range(pieces + 1)]
-    return (batch[start:stop] for start, stop in zip(ends, ends[1:], strict=False))
+    return (batch[start:stop] for start, stop in itertools.pairwise(ends))

@@ -46,7 +46,7 @@ class Suffix:
         CriterionError: the loss is not per example or not finite, or examples influence each other.
     """
 
-    def __init__(  # noqa: PLR0913 - a game's parts, and one to learn from
+    def __init__(
         self,
         model: nn.Module,
         group: Group,

@@ -23,7 +23,8 @@ class Scores(Record):
         values: group name to scores, ``(units,)``, or ``(examples, units)`` if not aggregated.
         stderr: group name to standard errors in the same shape; absent where nothing was sampled.
         samples: number of examples seen.
-        evaluations: group name to forward passes spent per batch (forward plus backward counts 3).
+        evaluations: group name to forward passes of all examples spent (forward plus backward counts 3).
+        stopped: group name to what ended the sampling, where that was open.
         criterion: the criterion, as written in Python.
         curves: group name to rows (units removed, rise of the loss, standard error), if scanned.
         settings: everything else that made the scores: aggregation, loss, seed, versions.
@@ -47,6 +48,7 @@ class Scores(Record):
     stderr: dict[str, Tensor] = field(default_factory=dict)
     samples: int = 0
     evaluations: dict[str, int] = field(default_factory=dict)
+    stopped: dict[str, str] = field(default_factory=dict)
     criterion: str = ""
     curves: dict[str, Tensor] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
@@ -90,11 +92,13 @@ class Scores(Record):
                     error,
                     int((flat < 0).sum()),
                     self.evaluations.get(name),
+                    *([self.stopped.get(name)] if self.stopped else []),
                 ]
             )
+        extra = ["stopped"] if self.stopped else []
         return {
             "title": f"Scores by {self.criterion}, {count(self.samples, 'example')}",
-            "header": ["group", "units", "min", "median", "max", "stderr", "negative", "evaluations"],
+            "header": ["group", "units", "min", "median", "max", "stderr", "negative", "evaluations", *extra],
             "rows": rows,
             "footer": ", ".join(f"{key}={value}" for key, value in self.settings.items()),
         }
