@@ -29,8 +29,8 @@ class Corrected:
     Bias: that of the path at few marginals, none in the mean over examples at many; the values of single
     examples keep the path's about it. Costs the path's evaluations and ``marginals + 1`` more.
     The standard error is the path's own of each example and, as ``common``, the uncertainty that the
-    correction leaves, the square root of ``v t / (t + v)``. It pays where the
-    path's bias decides, at some multiple of the units' number; ``benchmarks/results/estimators.md`` has the measurements.
+    correction leaves, the square root of ``v t / (t + v)``. It pays where the path's bias decides, at some
+    multiple of the units' number; ``benchmarks/results/estimators.md`` has the measurements.
 
     Attributes:
         path: the gradients.
