@@ -68,7 +68,7 @@ def test_trained_weights_fit_and_recognise_images(models: ModuleType, shared: Pa
 def test_weights_that_are_not_there_are_named_with_what_makes_them(
     models: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(models, "CACHE", tmp_path)
+    monkeypatch.setattr(models, "CACHE", tmp_path / "cache")
     with pytest.raises(
         SystemExit, match=r"mnist-\w{12}.safetensors do not exist. `python \S+train.py` makes"
     ):
