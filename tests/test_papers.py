@@ -28,7 +28,12 @@ def low_data(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.parametrize(
     ("name", "layers", "parameters"),
-    [("vgg16", 11, 15_253_578), ("resnet20", 9, 269_722), ("resnet56", 27, 853_018)],
+    [
+        ("vgg16", 11, 15_253_578),
+        ("resnet20", 9, 269_722),
+        ("resnet56", 27, 853_018),
+        ("mnist", 3, 12_909_450),
+    ],
 )
 def test_networks_have_the_published_sizes(
     models: ModuleType, name: str, layers: int, parameters: int
@@ -58,6 +63,38 @@ def test_trained_weights_fit_and_recognise_images(models: ModuleType, shared: Pa
     with torch.no_grad():
         accuracy = (network.model(images).argmax(1) == labels).double().mean()
     assert 0.7 < accuracy < 0.9
+
+
+def test_weights_that_are_not_there_are_named_with_what_makes_them(
+    models: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(models, "CACHE", tmp_path / "cache")
+    with pytest.raises(
+        SystemExit, match=r"mnist-\w{12}.safetensors do not exist. `python \S+train.py` makes"
+    ):
+        models.load("mnist", tmp_path)
+    with pytest.raises(SystemExit, match=r"cifar10-vgg16.safetensors do not exist\.$"):
+        models.load("vgg16", tmp_path)
+
+
+@pytest.mark.data
+def test_the_network_for_mnist_is_trained_once(
+    models: ModuleType, shared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    train = importlib.import_module("train")
+    monkeypatch.setattr(models, "CACHE", tmp_path / "cache")
+    monkeypatch.setitem(models.RECIPE, "images", 300)
+    monkeypatch.setitem(models.RECIPE, "epochs", 1)
+
+    train.main(["--data", str(shared)])
+    (written,) = (tmp_path / "cache").iterdir()
+    trained = models.load("mnist", tmp_path).model
+    torch.manual_seed(models.RECIPE["seed"])
+    assert not torch.equal(trained.fc2.weight, models.build("mnist").model.fc2.weight)
+
+    before = written.stat().st_mtime_ns
+    train.main(["--data", str(shared)])
+    assert written.stat().st_mtime_ns == before
 
 
 @pytest.mark.data

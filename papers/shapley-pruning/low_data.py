@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
-import json
-import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,65 +19,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from models import VGG16, Network, ResNet, load
+from methods import METHODS, Method
+from models import VGG16, LeNet, Network, ResNet, load
+from results import TRAINED, Cell, Results, made_by, spread
 from torch import Tensor
 
 import shapleaf as sl
-from shapleaf._store import atomic
-from shapleaf.aggregation import Aggregation
-from shapleaf.criteria import Criterion
 from shapleaf.integrations.datasets import Images, load_data
 
 HERE = Path(__file__).resolve().parent
-TRAINED = HERE.parents[2] / "shared" / "data"
-
-Cells = dict[str, dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A row of the table: a criterion, and how its scores are aggregated over the images."""
-
-    name: str
-    criterion: Criterion
-    aggregate: Aggregation
-
-
-PAPER = sl.Shapley(sl.Permutation(5, antithetic=False, shared=True))
-OWN_ORDERS = sl.Shapley(sl.Permutation(4))
-LINE = sl.Shapley(sl.Path(16, "line"))
-GAUSSIAN = sl.Shapley(sl.Path(4, "gaussian", 4))
-
-# In the order in which the table is filled: cheap ones first, of those the rows that matter most.
-METHODS = (
-    Method("Shapley, line path, mean + 2 std", LINE, sl.MeanPlusStd(2)),
-    Method("Shapley, gaussian path, mean + 2 std", GAUSSIAN, sl.MeanPlusStd(2)),
-    Method("weight norm", sl.WeightNorm(), sl.Mean()),
-    Method("Taylor, mean + 2 std", sl.Taylor(), sl.MeanPlusStd(2)),
-    Method("Taylor signed, mean + 2 std", sl.Taylor(signed=True), sl.MeanPlusStd(2)),
-    Method("sensitivity, mean + 2 std", sl.Sensitivity(), sl.MeanPlusStd(2)),
-    Method("APoZ, mean + 2 std", sl.APoZ(), sl.MeanPlusStd(2)),
-    Method("random", sl.Random(), sl.Mean()),
-    Method("Shapley, line path, mean", LINE, sl.Mean()),
-    Method("Shapley, gaussian path, mean", GAUSSIAN, sl.Mean()),
-    Method("leave one out, mean + 2 std", sl.LeaveOneOut(), sl.MeanPlusStd(2)),
-    Method("Shapley, paper's sampler, mean + 2 std", PAPER, sl.MeanPlusStd(2)),
-    Method("Shapley, orders per example, mean + 2 std", OWN_ORDERS, sl.MeanPlusStd(2)),
-    Method("Taylor, mean", sl.Taylor(), sl.Mean()),
-    Method("sensitivity, mean", sl.Sensitivity(), sl.Mean()),
-    Method("APoZ, mean", sl.APoZ(), sl.Mean()),
-    Method("Taylor signed, mean", sl.Taylor(signed=True), sl.Mean()),
-    Method("leave one out, mean", sl.LeaveOneOut(), sl.Mean()),
-    Method("Shapley, paper's sampler, mean", PAPER, sl.Mean()),
-    Method("Shapley, orders per example, mean", OWN_ORDERS, sl.Mean()),
-)
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     methods = [method for method in METHODS if any(part in method.name for part in options.methods)]
-    results = Results(options)
+    results = resumed(options)
     studies: dict[str, Study] = {}
     for seed, method, name, remove in itertools.product(
         options.seeds, methods, options.networks, options.remove
@@ -90,7 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
                 studies[name] = prepare(name, options)
                 results.intact.setdefault(name, studies[name].intact())
             cell = run(method, studies[name], remove, seed, options)
-            results.add(key, {"network": name, "method": method.name, "remove": remove, **cell})
+            said = f"{cell['accuracy']:.4f} ({cell['attribution_cpu_seconds']} s)"
+            results.add(key, {"network": name, "method": method.name, "remove": remove, **cell}, said)
     results.write()
 
 
@@ -139,7 +95,7 @@ class Study:
 def prepare(name: str, options: argparse.Namespace) -> Study:
     network = load(name, options.data)
     network.model.to(memory_format=torch.channels_last)
-    data = load_data(f"cifar10:{options.data}", split="test", mean=network.mean, std=network.std)
+    data = load_data(f"{network.source}:{options.data}", split="test", mean=network.mean, std=network.std)
     if options.test_images:
         data = data.sample(options.images + options.test_images, seed=0)
     images, labels = data.tensors()
@@ -149,9 +105,7 @@ def prepare(name: str, options: argparse.Namespace) -> Study:
     return Study(network, data, images, features, labels)
 
 
-def run(
-    method: Method, study: Study, remove: float, seed: int, options: argparse.Namespace
-) -> dict[str, Any]:
+def run(method: Method, study: Study, remove: float, seed: int, options: argparse.Namespace) -> Cell:
     """Prune a copy layer by layer and measure it."""
     model = copy.deepcopy(study.network.model)
     chosen = study.calibration(options.images, seed)
@@ -184,67 +138,29 @@ def run(
     }
 
 
-def accuracy(model: VGG16 | ResNet, features: Tensor, labels: Tensor) -> float:
+def accuracy(model: VGG16 | ResNet | LeNet, features: Tensor, labels: Tensor) -> float:
     """The share of images whose highest output is the label's, from what the stem made of them."""
     with torch.inference_mode():
         found = torch.cat([model.head(part).argmax(1) for part in features.split(100)])
     return float((found == labels).double().mean())
 
 
-class Results:
-    """The finished cells, kept on disk after each one."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        suffix = "-fold" if options.fold else ""
-        self.json = options.out / f"results{suffix}.json"
-        self.markdown = options.out / f"RESULTS{suffix}.md"
-        # Which cells one run was asked for makes no difference to them, so it is not part of the command.
-        self.command = f"python papers/shapley-pruning/low_data.py --images {options.images}"
-        if options.test_images:
-            self.command += f" --test-images {options.test_images}"
-        if options.fold:
-            self.command += " --fold"
-        self.settings = {
-            "images": options.images,
-            "test_images": options.test_images or 10_000 - options.images,
-            "fold": options.fold,
-        }
-        self.cells: Cells = {}
-        self.intact: Cells = {}
-        if self.json.exists():
-            found = json.loads(self.json.read_text())
-            if found["settings"] != self.settings:
-                raise SystemExit(
-                    f"{self.json} was made with {found['settings']}, not {self.settings}; "
-                    "give another folder with --out, or remove it."
-                )
-            self.cells, self.intact = found["cells"], found["intact"]
-
-    def add(self, key: str, cell: dict[str, Any]) -> None:
-        self.cells[key] = cell
-        print(f"{key}: {cell['accuracy']:.4f} ({cell['attribution_cpu_seconds']} s)", flush=True)
-        self.write()
-
-    def write(self) -> None:
-        found = {
-            "command": self.command,
-            "settings": self.settings,
-            "versions": versions(),
-            "intact": self.intact,
-            "cells": self.cells,
-        }
-        for path, text in ((self.json, json.dumps(found, indent=1)), (self.markdown, markdown(found))):
-            with atomic(path) as new:
-                new.write_text(f"{text}\n")
-
-
-def versions() -> dict[str, str]:
-    return {
-        "shapleaf": sl.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
+def resumed(options: argparse.Namespace) -> Results:
+    """What earlier runs with the same settings found."""
+    suffix = "-fold" if options.fold else ""
+    # Which cells one run was asked for makes no difference to them, so it is not part of the command.
+    command = f"python papers/shapley-pruning/low_data.py --images {options.images}"
+    if options.test_images:
+        command += f" --test-images {options.test_images}"
+    if options.fold:
+        command += " --fold"
+    settings = {
+        "images": options.images,
+        "test_images": options.test_images or 10_000 - options.images,
+        "fold": options.fold,
     }
+    json, tables = options.out / f"results{suffix}.json", options.out / f"RESULTS{suffix}.md"
+    return Results(json, tables, command, settings, markdown)
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -260,8 +176,7 @@ def markdown(found: dict[str, Any]) -> str:
         + (", removed units folded into biases by their mean. " if settings["fold"] else ". ")
         + "Mean ± standard deviation over calibration sets and draws; no ± where there is one run. Seconds "
         "are CPU seconds of all attributions for one pruned network. A dash: not run. "
-        + ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-        + ".",
+        + f"{made_by(found)}.",
     ]
     for name, intact in found["intact"].items():
         mine = [cell for cell in cells if cell["network"] == name]
@@ -283,22 +198,19 @@ def _is(cell: dict[str, Any], method: str, remove: float) -> bool:
     return bool(cell["method"] == method and cell["remove"] == remove)
 
 
-def _mean(cells: list[dict[str, Any]]) -> float:
+def _mean(cells: list[Cell]) -> float:
     return float(np.mean([cell["accuracy"] for cell in cells]))
 
 
-def _cell(cells: list[dict[str, Any]], best: float) -> str:
+def _cell(cells: list[Cell], best: float) -> str:
     if not cells:
         return "- | -"
-    mean = _mean(cells)
-    text = f"{100 * mean:.2f}"
-    if len(cells) > 1:
-        text += f" ± {100 * np.std([cell['accuracy'] for cell in cells], ddof=1):.2f}"
+    text = spread([100 * cell["accuracy"] for cell in cells])
     seconds = float(np.mean([cell["attribution_cpu_seconds"] for cell in cells]))
-    return f"{f'**{text}**' if mean == best else text} | {seconds:.1f}"
+    return f"{f'**{text}**' if _mean(cells) == best else text} | {seconds:.1f}"
 
 
-def _left(cells: list[dict[str, Any]], remove: float, intact: dict[str, Any]) -> str:
+def _left(cells: list[Cell], remove: float, intact: dict[str, Any]) -> str:
     found = next((cell for cell in cells if cell["remove"] == remove), None)
     if found is None:
         return f"{remove:.0%}: not run."

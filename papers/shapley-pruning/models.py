@@ -1,10 +1,13 @@
-"""The three networks of this study, small and plain, with the weights that lie beside the checkout.
+"""The networks of this study, small and plain, with their trained weights.
 
-Parameter names are those of the files in ``../shared/data``; see the README there for their sources.
+Those for CIFAR-10 lie beside the checkout, in ``../shared/data``, whose parameter names they have; see the
+README there for their sources. The one for MNIST is trained by ``train.py``.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,11 @@ from torch.nn import functional
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+MNIST = (0.1307,), (0.3081,)
+
+CACHE = Path.home() / ".cache" / "shapleaf"
+RECIPE = {"images": 60_000, "epochs": 2, "batch": 100, "rate": 0.05, "momentum": 0.9, "seed": 0}
+"""How ``train.py`` trains the network for MNIST; part of its weights' file name."""
 
 
 class Block(nn.Module):
@@ -96,46 +104,96 @@ class VGG16(nn.Module):
         return self.classifier(self.features[14:](x).flatten(1))
 
 
+class LeNet(nn.Module):
+    """The network that the authors train on Fashion-MNIST, without batch normalisation."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 5)
+        self.conv2 = nn.Conv2d(32, 64, 3, padding=2)
+        self.fc1 = nn.Linear(64 * 7 * 7, 4096)
+        self.fc2 = nn.Linear(4096, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stem(x))
+
+    def stem(self, x: Tensor) -> Tensor:
+        """What the study leaves as it is: nothing."""
+        return x
+
+    def head(self, x: Tensor) -> Tensor:
+        x = functional.max_pool2d(functional.relu(self.conv1(x)), 2)
+        x = functional.max_pool2d(functional.relu(self.conv2(x)), 2)
+        return self.fc2(functional.relu(self.fc1(x.flatten(1))))
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A trained network, what its inputs are normalised by, and what the study prunes.
+    """A network, the images it is for, what these are normalised by, and what the study prunes.
 
     Attributes:
-        name: the file's name without ``cifar10-``.
+        name: ``vgg16``, ``resnet20``, ``resnet56`` or ``mnist``.
         model: in eval mode, single precision.
+        source: the images, as ``load_data`` calls them: ``cifar10`` or ``mnist``.
         mean, std: of its inputs, per channel.
         layers: the groups that are pruned, outermost first.
     """
 
     name: str
-    model: VGG16 | ResNet
+    model: VGG16 | ResNet | LeNet
+    source: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     layers: tuple[str, ...]
 
 
 def build(name: str) -> Network:
-    """An untrained network: ``vgg16``, ``resnet20`` or ``resnet56``.
+    """An untrained network: ``vgg16``, ``resnet20``, ``resnet56`` or ``mnist``.
 
-    VGG16 is pruned in all layers but its first four convolutions and its output, as in the paper; the
-    ResNets in the first convolution of every block, the only units that no shortcut reads.
+    VGG16 is pruned in all layers but its first four convolutions and its output, as in the paper's study of
+    little data; the ResNets in the first convolution of every block, the only units that no shortcut reads;
+    the network for MNIST in all layers but its output.
     """
+    model: VGG16 | ResNet | LeNet
+    source, mean, std = "cifar10", *CIFAR10
     if name == "vgg16":
-        model: VGG16 | ResNet = VGG16()
-        layers = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)][4:-1]
-        mean, std = CIFAR10
+        model = VGG16()
+        layers = _weighted(model)[4:-1]
     elif name in ("resnet20", "resnet56"):
         model = ResNet(blocks=(int(name[6:]) - 2) // 6)
         layers = [n for n, _ in model.named_modules() if n.startswith("layer") and n.endswith(".conv1")]
         mean, std = IMAGENET
+    elif name == "mnist":
+        model = LeNet()
+        layers = _weighted(model)[:-1]
+        source, mean, std = "mnist", *MNIST
     else:
-        raise ValueError(f"{name!r} is no network of this study; expected vgg16, resnet20 or resnet56.")
-    return Network(name, model.eval(), mean, std, tuple(reversed(layers)))
+        raise ValueError(
+            f"{name!r} is no network of this study; expected vgg16, resnet20, resnet56 or mnist."
+        )
+    return Network(name, model.eval(), source, mean, std, tuple(reversed(layers)))
+
+
+def _weighted(model: nn.Module) -> list[str]:
+    return [name for name, part in model.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)]
 
 
 def load(name: str, folder: Path) -> Network:
-    """The network with the trained weights of ``folder/cifar10-{name}.safetensors``."""
+    """The network with its trained weights.
+
+    Those for CIFAR-10 are ``folder/cifar10-{name}.safetensors``; those for MNIST are in the cache.
+    """
     network = build(name)
-    weights = load_file(folder / f"cifar10-{name}.safetensors")
+    path = folder / f"cifar10-{name}.safetensors" if network.source == "cifar10" else cached()
+    if not path.exists():
+        made = " `python papers/shapley-pruning/train.py` makes it." if path.parent == CACHE else ""
+        raise SystemExit(f"the weights {path} do not exist.{made}")
+    weights = load_file(path)
     network.model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     return network
+
+
+def cached() -> Path:
+    """Where the weights for MNIST are kept once trained."""
+    digest = hashlib.sha256(json.dumps(RECIPE, sort_keys=True).encode()).hexdigest()[:12]
+    return CACHE / f"mnist-{digest}.safetensors"
