@@ -4,5 +4,6 @@ from .exact import Exact
 from .game import Estimate, Estimator, Game
 from .path import Path
 from .permutation import Permutation
+from .regression import Regression
 
-__all__ = ["Estimate", "Estimator", "Exact", "Game", "Path", "Permutation"]
+__all__ = ["Estimate", "Estimator", "Exact", "Game", "Path", "Permutation", "Regression"]
