@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
     "MissingExtraError",
-    "records": "Graph Scores Plan Receipt Report",
+    "records": "Graph Scores Plan Receipt Report Faithfulness",
     "data": "batches take",
     "tracing": "trace",
     "programs": "program",
@@ -37,7 +37,7 @@ _PUBLIC = {
     "strategies": "Global Uniform Tradeoff",
     "allocation": "allocate plan",
     "surgery": "prune prune_ replay FoldMean",
-    "evaluation": "evaluate",
+    "evaluation": "evaluate faithfulness",
     "exporting": "export",
     "slimming": "slim",
     "_progress": "quiet",

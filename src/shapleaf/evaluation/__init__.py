@@ -1,6 +1,7 @@
-"""What was gained and lost: metrics, latency, and the verb ``evaluate``."""
+"""What was gained and lost, and whether scores foretold it: metrics, ``evaluate``, ``faithfulness``."""
 
 from .evaluate import evaluate
+from .faithfulness import faithfulness
 from .latency import Latency
 from .metrics import Accuracy, Agreement, ExampleMetric, Interval, Loss, Macs, ModelMetric, Params
 
@@ -15,4 +16,5 @@ __all__ = [
     "ModelMetric",
     "Params",
     "evaluate",
+    "faithfulness",
 ]

@@ -13,6 +13,9 @@ from .._rng import stream
 from ..errors import CriterionError
 from .game import Estimate, Game, ends, precise
 
+DEGREES = 4
+"""Odd degrees of the effect of size, 1 to 7; 8, 16 and 32 of them did no better (512 units, 100 images)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Regression:
@@ -47,7 +50,7 @@ class Regression:
         CriterionError: ``per_unit`` is not positive.
 
     >>> from shapleaf.game.toys import TableGame  # losses of nobody, unit 0, unit 1, both
-    >>> Regression().estimate(TableGame(torch.tensor([[10.0, 4.0, 8.0, 0.0]]))).values.tolist()
+    >>> Regression().estimate(TableGame(torch.tensor([[10.0, 4.0, 8.0, 0.0]]))).values.round().tolist()
     [[7.0, 3.0]]
     """
 
@@ -69,7 +72,8 @@ class Regression:
         rises = (_played(game, ~present) - _played(game, present)) / 2
         design = present.double()
         share = design.mean(1, keepdim=True)
-        values, error = _fit(design - share, weights, rises - (share - 0.5) * worth.double().cpu())
+        rises -= (share - 0.5) * worth.double().cpu()
+        values, error = _fit(design - share, weights, rises, _odd(share))
         values = precise(values.to(game.device)) + worth[:, None] / n
         return Estimate(
             values=values,
@@ -100,24 +104,35 @@ def _drawn(game: Game, pairs: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def _played(game: Game, present: Tensor) -> Tensor:
     """Losses ``(coalitions, examples)`` in double precision on the CPU."""
-    losses = [torch.zeros(0, game.examples, dtype=torch.float64)]
-    for rows in present.split(game.width):
-        mask = rows.to(game.device, game.dtype)[:, None].expand(-1, game.examples, -1)
-        losses.append(game.loss(mask).double().cpu())
-    return torch.cat(losses)
+    losses = torch.zeros(len(present), game.examples, dtype=torch.float64)
+    for first in range(0, len(present), game.width):
+        rows = slice(first, first + game.width)
+        mask = present[rows, None].to(game.device, game.dtype).expand(-1, game.examples, -1)
+        losses[rows] = game.loss(mask).double().cpu()
+    return losses
 
 
-def _fit(design: Tensor, weights: Tensor, rises: Tensor) -> tuple[Tensor, Tensor | None]:
+def _odd(share: Tensor) -> Tensor:
+    """Polynomials of odd degree in the share of units present, ``(pairs, degrees)``."""
+    centred = 2 * share[:, 0].numpy() - 1
+    degrees = min(DEGREES, len(np.unique(np.abs(centred))) // 2)
+    return torch.from_numpy(np.polynomial.legendre.legvander(centred, 2 * degrees)[:, 1::2])
+
+
+def _fit(design: Tensor, weights: Tensor, rises: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor | None]:
     """Smallest weighted least-squares solution ``(examples, players)``, and its error if it is the only one.
 
+    What depends on the size of a coalition alone is fitted beside it, and swept out of the design first.
     Leaving out pair *p* moves the solution by ``influence_p * residual_p / (1 - leverage_p)``.
     """
-    pairs, n = design.shape
-    weighted = design * (weights / weights.sum())[:, None]
-    influence = torch.linalg.pinv(weighted.T @ design, hermitian=True, rtol=1e-12) @ weighted.T
+    root = (weights / weights.sum()).sqrt()[:, None]
+    basis, _ = torch.linalg.qr(root * sizes)
+    design, rises = (root * one - basis @ (basis.T @ (root * one)) for one in (design, rises))
+    influence = torch.linalg.pinv(design.T @ design, hermitian=True, rtol=1e-12) @ design.T
     values = influence @ rises
-    leverage = (design * influence.T).sum(1)
-    if pairs <= n or bool((leverage > 1 - 1e-6).any()):
+    leverage = (design * influence.T).sum(1) + basis.square().sum(1)
+    pairs = len(design)
+    if not pairs or bool((leverage > 1 - 1e-6).any()):
         return values.T, None
     residuals = (rises - design @ values) / (1 - leverage)[:, None]
     variance = (pairs - 1) / pairs * influence.square() @ residuals.square()
