@@ -1,9 +1,9 @@
 """What was gained and lost, and whether scores foretold it: metrics, ``evaluate``, ``faithfulness``."""
 
 from .evaluate import evaluate
-from .faithfulness import faithfulness
 from .latency import Latency
 from .metrics import Accuracy, Agreement, ExampleMetric, Interval, Loss, Macs, ModelMetric, Params
+from .sensitivity_n import faithfulness
 
 __all__ = [
     "Accuracy",

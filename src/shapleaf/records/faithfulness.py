@@ -59,10 +59,10 @@ class Faithfulness(Record):
     Faithfulness to the loss when units are removed
     group  criterion  removed  example  examples  pooled  spearman  predicted  rise
     ─────  ─────────  ───────  ───────  ────────  ──────  ────────  ─────────  ────
-    fc     mine       1              -         0     0.9       0.9          2     1
-    fc     mine       3              -         0     0.8       0.8          2     1
-    fc     mine       7              -         0     0.6       0.6          2     1
-    fc     mine       2 to 6         -         -  0.7531    0.7531          -     -
+    fc     mine       1              -         0     0.9         -          2     1
+    fc     mine       3              -         0     0.8         -          2     1
+    fc     mine       7              -         0     0.6         -          2     1
+    fc     mine       2 to 6         -         -    0.75         -          -     -
     """
 
     rows: tuple[Correlation, ...]

@@ -1,4 +1,4 @@
-"""faithfulness: whether the scores of units foretell what removing them costs (Sensitivity-n)."""
+"""Sensitivity-n: whether the scores of units foretell what removing several of them costs."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def faithfulness(  # noqa: PLR0913 - which scores, on what, how
         "removal": type(removal).__name__,
         "seed": str(seed),
         "shapleaf": __version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
     }
     return Faithfulness(rows=tuple(rows), settings=settings)
 
@@ -116,7 +116,7 @@ def _groups(model: nn.Module, named: Mapping[str, Scores]) -> list[Group]:
         if other.values.keys() != one.values.keys():
             raise CriterionError(
                 f"scores {first!r} are of groups {', '.join(one.values)}; scores {name!r} of "
-                f"{', '.join(other.values)}. Score the same groups."
+                f"{', '.join(other.values) or 'nothing'}. Score the same groups."
             )
     return [graph[name] for name in one.values]
 
