@@ -27,7 +27,7 @@ def case() -> tuple[nn.Module, sl.Graph, Data]:
     model = nn.Sequential(nn.Linear(3, UNITS), nn.ReLU(), nn.Linear(UNITS, 4)).double()
     with torch.no_grad():  # so that units interact, as in a trained network
         for parameter in model.parameters():
-            parameter *= 4
+            parameter.mul_(4)
     x, y = torch.randn(EXAMPLES, 3).double(), torch.randint(4, (EXAMPLES,))
     return model, sl.trace(model, x[:1]), [(x[:13], y[:13]), (x[13:], y[13:])]
 

@@ -45,6 +45,11 @@ def faithfulness(  # noqa: PLR0913 - which scores, on what, how
     perfect at n = 1 by construction, while Shapley values sum to the rise when all are gone.
     :meth:`Faithfulness.area` sums up the sizes that pruning is about.
 
+    Pooled areas on 100 images of CIFAR-10, VGG16 classifier.1 (512 units) | ResNet-20 layer3.1 (64): mean
+    Shapley values by ``Path()`` .83 | .67, leaving one out .65 | .45 (but 1.00 | 1.00 at the smallest size),
+    signed Taylor .64 | .41, APoZ .50 | .19, absolute Taylor .38 | .06, Sensitivity .29 | .19, weight norms
+    .34 | .06, random -.01 | .06. With 100 sets an r of 0 has a standard error of .1, an r of .9 one of .02.
+
     All criteria are measured on the same sets, all examples lose the same. Where there are no more sets of a
     size than ``subsets``, each is removed once. Costs ``subsets`` evaluations for each group and size.
 
@@ -172,7 +177,7 @@ def _remove(game: LayerGame, size: int, subsets: int, seed: int) -> _Removal:
             row[generator.permutation(units)[:size]] = 1
     sets = torch.from_numpy(gone)
     masks = 1 - torch.cat([torch.zeros(1, units), sets]).to(game.device, game.dtype)
-    losses = game.loss(masks[:, None].expand(-1, game.examples, -1)).double().cpu()
+    losses = game.loss(masks[:, None].expand(-1, game.examples, -1)).cpu().double()
     rounding = 4 * torch.finfo(game.dtype).eps * losses.abs().amax(0)
     return _Removal(sets, losses[1:] - losses[0], rounding)
 

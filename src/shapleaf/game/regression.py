@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._rng import stream
 from ..errors import CriterionError
-from .game import Estimate, Game, ends, precise
+from .game import Estimate, Game, ends
 
 DEGREES = 4
 """Odd degrees of the effect of size, 1 to 7; 8, 16 and 32 of them did no better (512 units, 100 images)."""
@@ -21,30 +21,51 @@ DEGREES = 4
 class Regression:
     """The additive game that fits the losses of sampled coalitions best.
 
-    Lundberg & Lee (2017), equation 8: with ``v(S) = loss(nobody) - loss(S)``, the Shapley values minimise
+    Lundberg & Lee (2017), equation 8: with ``v(S) = loss(nobody) - loss(S)`` the Shapley values minimise
     ``sum_S w(S) (v(S) - sum_{i in S} phi_i)^2`` over all coalitions of 1 to n - 1 units, where
     ``w(S) = (n - 1) / (C(n, |S|) |S| (n - |S|))`` and the values sum to ``v(everybody)``. Coalitions are
-    drawn as in Musco & Witter (2024): their size uniform on 1 to n - 1, which is by leverage, each together
-    with its complement, weighted by ``1 / (|S| (n - |S|))``; the sum is kept exactly, by fitting what is left
-    over an equal share for all. **All examples share the coalitions**, so that one factorisation of an
-    n x n matrix serves them all, and a coalition is played by whole batches under one mask.
+    drawn by leverage as in Musco & Witter (2024): sizes uniform on 1 to n - 1, each with its complement,
+    weighted by ``1 / (|S| (n - |S|))``. The sum is kept exactly, by fitting what goes beyond an equal share
+    for all. **All examples share the coalitions**: one factorisation of an n x n matrix serves them all.
 
-    A pair determines the difference of its two losses alone, in which interactions of two units are linear:
-    squared errors of linear readouts are exact from n - 1 independent pairs on. In other games the values
-    are consistent, with a bias that falls like 1 / coalitions, below the sampling error. A unit that never
-    changes a loss gets a small value but **not exactly 0**. With fewer pairs than n - 1 the fit is not
-    unique: it is the one nearest to the equal share, and shrinks towards it; at about n pairs
-    (``per_unit=2``) the error is at its worst, more than with half as many.
+    What depends on the number of present units alone says nothing of a single one, but drowns it where units
+    are many; it is fitted beside the values, as a polynomial, and taken out. (Not so in the papers: without
+    it, relative errors of the mean over 100 images were 4.8 in place of .59 at 5 coalitions per unit, and 2.3
+    in place of .26 at 20, in a layer of 512 units.)
+
+    A pair tells the difference of its two losses, in which interactions of two units are linear: squared
+    errors of linear readouts are exact from n + 3 pairs on. For other games the values are consistent; their
+    bias is of the order of 1 / coalitions, below the sampling error. A unit that never changes a loss gets a
+    small value but **not exactly 0**. With fewer pairs than n - 1 the fit is not unique, and the one nearest
+    to the equal share is taken, which shrinks differences between units. Near n pairs (``per_unit=2``) errors
+    are largest, worse than with half as many: use at least 4.
 
     Where all ``2 ** n - 2`` coalitions cost no more, they are played once each: exact values.
-    Costs ``per_unit * n + 2`` evaluations, as many orders of :class:`Permutation` do, and a solution in
-    O(n^3 + pairs * n * examples).
+    Costs ``per_unit * n + 2`` evaluations, as that many orders of :class:`Permutation` do, and
+    O(n^3 + pairs * n * (n + examples)) for the fit, a fraction of a second for 512 units.
+
+    Rank correlation of mean | mean + 2 std over 100 images of CIFAR-10 with converged values, and relative
+    error of each example's values, beside ``Permutation(4)``:
+
+    =============================  ==================  ==================  ==================
+    layer                          ``Regression(5)``   ``Regression(20)``  ``Permutation(4)``
+    =============================  ==================  ==================  ==================
+    VGG16 classifier.1, 512 units  .702 | .870, .71    .899 | .975, .33    .985 | .978, .72
+    VGG16 features.40, 512 units   .630 | .718, .72    .909 | .940, .31    .950 | .896, .75
+    ResNet-20 layer3.1, 64 units   .878 | .977, .31    .977 | .992, .14    .966 | .957, .41
+    ResNet-20 layer2.1, 32 units   .963 | .977, .30    .994 | .992, .13    .965 | .919, .37
+    =============================  ==================  ==================  ==================
+
+    It is for single examples, and for mean + 2 std of up to some hundred units; shared draws do not average
+    out over examples, so that the mean of many units is better left to :class:`Permutation` or
+    :class:`Path`.
 
     Attributes:
         per_unit: coalitions per unit; the number of pairs is rounded up.
 
-    The standard error is the jackknife over pairs, in closed form; it is None for exact values and for too
-    few pairs. Draws are shared by the examples, so that it does not fall when averaged over them.
+    The standard error is the jackknife over pairs, in closed form, and errs on the large side (5 coalitions
+    per unit: 80 % of values lie within one standard error, 99 % within 1.96; 20: 69 % and 95 %). It is None
+    for exact values and for too few pairs. Draws are shared by the examples.
 
     Raises:
         CriterionError: ``per_unit`` is not positive.
@@ -72,12 +93,12 @@ class Regression:
         rises = (_played(game, ~present) - _played(game, present)) / 2
         design = present.double()
         share = design.mean(1, keepdim=True)
-        rises -= (share - 0.5) * worth.double().cpu()
+        rises -= (share - 0.5) * worth.cpu().double()
         values, error = _fit(design - share, weights, rises, _odd(share))
-        values = precise(values.to(game.device)) + worth[:, None] / n
+        values = values.to(worth) + worth[:, None] / n
         return Estimate(
             values=values,
-            stderr=None if exact or error is None else precise(error.to(game.device)),
+            stderr=None if exact or error is None else error.to(worth),
             evaluations=game.evaluations - before,
             shared=not exact,
             gap=worth - values.sum(1),
@@ -108,7 +129,7 @@ def _played(game: Game, present: Tensor) -> Tensor:
     for first in range(0, len(present), game.width):
         rows = slice(first, first + game.width)
         mask = present[rows, None].to(game.device, game.dtype).expand(-1, game.examples, -1)
-        losses[rows] = game.loss(mask).double().cpu()
+        losses[rows] = game.loss(mask).cpu().double()
     return losses
 
 
