@@ -51,9 +51,7 @@ def test_two_ranks_give_the_scores_of_one(tmp_path: Path) -> None:
     names = sorted(path.name.removesuffix("-0-1.safetensors") for path in tmp_path.glob("*-0-1.safetensors"))
     assert names == ["exact", "one", "orders", "paper", "path", "taylor"]
     for name in names:
-        one, *two = (
-            sl.Scores.load(tmp_path / f"{name}-{tail}.safetensors") for tail in ("0-1", "0-2", "1-2")
-        )
+        one, *two = (sl.Scores.load(tmp_path / f"{name}-{tail}.safetensors") for tail in ("0-1", "0-2", "1-2"))
         for scores in two:
             assert (scores.samples, scores.evaluations) == (one.samples, one.evaluations)
             for group, values in one.values.items():

@@ -68,21 +68,11 @@ def test_stacked_coalitions_in_any_batches_are_those_of_the_masked_network(cuts:
 def test_memory_decides_how_many_rows_run_at_a_time() -> None:
     model = plain()
     one = play(model).parts[0].row_bytes
-    for rows, parts, width in (
-        (1, [1] * 7, 1),
-        (3, [2, 2, 3], 1),
-        (7, [7], 1),
-        (14, [7], 2),
-        (10**4, [7], 146),
-    ):
+    for rows, parts, width in ((1, [1] * 7, 1), (3, [2, 2, 3], 1), (7, [7], 1), (14, [7], 2), (10**4, [7], 146)):
         game = play(model, memory=rows * one)
         assert ([part.examples for part in game.parts], game.width) == (parts, width)
-        torch.testing.assert_close(
-            game.loss(STACK[0]), reference(model, STACK[0]).detach(), rtol=0, atol=1e-12
-        )
-    with pytest.raises(
-        CriterionError, match=r"one example takes about [\d,]+ bytes at group 0, more than .*=100 "
-    ):
+        torch.testing.assert_close(game.loss(STACK[0]), reference(model, STACK[0]).detach(), rtol=0, atol=1e-12)
+    with pytest.raises(CriterionError, match=r"one example takes about [\d,]+ bytes at group 0, more than .*=100 "):
         play(model, memory=100)
 
 
