@@ -164,7 +164,7 @@ class _Tally:
             "loss": getattr(loss, "__name__", repr(loss)) if criterion.needs else "none",
             "seed": str(seed),
             "shapleaf": __version__,
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
         }
         return Scores(
             graph=graph,

@@ -1,8 +1,9 @@
-"""What was gained and lost: metrics, latency, and the verb ``evaluate``."""
+"""What was gained and lost, and whether scores foretold it: metrics, ``evaluate``, ``faithfulness``."""
 
 from .evaluate import evaluate
 from .latency import Latency
 from .metrics import Accuracy, Agreement, ExampleMetric, Interval, Loss, Macs, ModelMetric, Params
+from .sensitivity_n import faithfulness
 
 __all__ = [
     "Accuracy",
@@ -15,4 +16,5 @@ __all__ = [
     "ModelMetric",
     "Params",
     "evaluate",
+    "faithfulness",
 ]

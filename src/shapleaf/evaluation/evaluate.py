@@ -83,7 +83,7 @@ def evaluate(
         "device": str(_context.device_of(model)),
         "dtype": _dtype(model),
         "threads": str(torch.get_num_threads()),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "shapleaf": __version__,
     }
     return Report(title=title, rows=tuple(rows), receipt=receipt, scores=scores, settings=settings)

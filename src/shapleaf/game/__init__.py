@@ -6,6 +6,7 @@ from .exact import Exact
 from .game import Estimate, Estimator, Game
 from .path import Path
 from .permutation import Permutation
+from .regression import Regression
 from .sampling import Sampler
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "Game",
     "Path",
     "Permutation",
+    "Regression",
     "Sampler",
 ]

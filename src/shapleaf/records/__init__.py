@@ -1,5 +1,6 @@
 """The frozen records that travel from stage to stage."""
 
+from .faithfulness import Correlation, Faithfulness
 from .graph import Axis, Blocked, Graph, Group, Op, Site, Size, Slice, TensorInfo
 from .plan import Cost, Plan
 from .receipt import Edit, Receipt
@@ -9,8 +10,10 @@ from .scores import Scores
 __all__ = [
     "Axis",
     "Blocked",
+    "Correlation",
     "Cost",
     "Edit",
+    "Faithfulness",
     "Graph",
     "Group",
     "Measurement",
