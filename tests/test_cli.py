@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -69,6 +70,23 @@ def test_the_verbs_over_saved_records(weights: Path, tmp_path: Path) -> None:
     assert rows["MACs"]["value"] == receipt.plan.after.macs <= 0.6 * rows["MACs"]["reference"]
     run("report", tmp_path / "report", "-o", page, "-q")
     assert page.read_text().startswith("<!doctype html>") or page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_attribution_goes_on_from_its_journal_and_runs_in_bfloat16(weights: Path, tmp_path: Path) -> None:
+    run("trace", MODEL, "--shape", "1,16,16", "-o", tmp_path / "graph", "-q")
+    words = ("attribute", MODEL, tmp_path / "graph", "--data", "digits", "--weights", weights)
+    words = (*words, "--calibration", 20, "--no-curves", "-o", tmp_path / "scores")
+    run(*words, "--evaluations", 80, "--journal", tmp_path / "kept", "-q")
+    first = sl.Scores.load(tmp_path / "scores")
+    assert set(first.stopped.values()) == {"evaluations"}
+    assert len(list((tmp_path / "kept").iterdir())) == 3
+    said = json.loads(run(*words, "--evaluations", 140, "--journal", tmp_path / "kept", "--json"))
+    assert {(row["stopped"], row["evaluations"]) for row in said["rows"]} == {("evaluations", 2 + 4 * 30)}
+    run(*words, "--bf16", "--memory", "64MiB", "-q")
+    coarse = sl.Scores.load(tmp_path / "scores")
+    for name, values in first.values.items():
+        both = torch.stack([values.argsort().argsort(), coarse.values[name].argsort().argsort()]).double()
+        assert torch.corrcoef(both)[0, 1] > 0.9
 
 
 def test_allocate_without_curves_says_what_to_do(weights: Path, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 import shapleaf as sl
@@ -44,6 +47,27 @@ def test_criteria() -> None:
         _options.criterion("shapleaf:Zero")
     with pytest.raises(sl.CriterionError, match="shapleaf.criteria:Needs cannot be made without arguments"):
         _options.criterion("shapleaf.criteria:Needs")
+
+
+def test_sampling_options_make_the_estimator_adaptive() -> None:
+    def made(criterion: sl.Criterion = sl.Shapley(), **given: Any) -> Any:  # noqa: B008 - a value
+        names = ("confidence", "evaluations", "seconds", "journal", "memory")
+        return _options.sampling(criterion, *(given.get(name) for name in names))
+
+    assert made() == sl.Shapley()
+    assert made(memory="3MiB") == sl.Shapley(memory=3 * 2**20)
+    assert made(sl.LeaveOneOut(), memory="5000").memory == 5000
+    assert made(confidence=0.9, seconds=5.0).estimator == sl.Adaptive(confidence=0.9, seconds=5.0)
+    # A limit alone is spent in full.
+    assert made(evaluations=500).estimator == sl.Adaptive(confidence=1, evaluations=500)
+    kept = made(sl.Shapley(sl.Permutation()), journal=Path("kept")).estimator
+    assert kept == sl.Adaptive(sl.Permutation(), confidence=1, journal="kept")
+    with pytest.raises(sl.CriterionError, match="--seconds, --journal need a criterion that draws"):
+        made(sl.Taylor(), seconds=1.0, journal=Path("kept"))
+    with pytest.raises(sl.CriterionError, match="--memory bounds criteria that take units away"):
+        made(sl.Taylor(), memory="1GiB")
+    with pytest.raises(sl.CriterionError, match="--memory '1GB': expected bytes"):
+        made(memory="1GB")
 
 
 def test_strategies() -> None:

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that help and completion are
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .strategies import Strategy
 
 _DATA = "Data"
+_SAMPLING = "Sampling"
 
 
 def _option(text: str, *names: str, panel: str | None = None) -> Any:
@@ -44,6 +46,16 @@ Seed = Annotated[int, _option("Names every random draw.")]
 CriterionName = Annotated[
     str, _option("shapley, taylor, weight-norm … or package.module:Class.", "--criterion")
 ]
+Confidence = Annotated[
+    float | None, _option("Draw until so much of the ranking is settled, such as 0.95.", panel=_SAMPLING)
+]
+Evaluations = Annotated[int | None, _option("Never more for a group than so many.", panel=_SAMPLING)]
+Seconds = Annotated[float | None, _option("Begin no draw beyond, for each group.", panel=_SAMPLING)]
+Journal = Annotated[
+    Path | None, _option("Folder to go on from, if the run is interrupted or killed.", panel=_SAMPLING)
+]
+Memory = Annotated[str | None, _option("For activations, such as 512MiB or 4GiB.", panel=_SAMPLING)]
+Bf16 = Annotated[bool, _option("Run the network in bfloat16 (autocast).", "--bf16", panel=_SAMPLING)]
 What = Annotated[str, _option("macs, params or units.", "--budget")]
 Keep = Annotated[str | None, _option("How much may stay: 0.5, 50% or a whole number.")]
 Remove = Annotated[str | None, _option("How much must go: 0.5, 50% or a whole number.")]
@@ -108,6 +120,42 @@ def criterion(name: str) -> Criterion:
     if not isinstance(made, Criterion):
         raise CriterionError(f"{name} is no criterion: it lacks the attribute needs or the method score.")
     return made
+
+
+def sampling(
+    chosen: Criterion,
+    confidence: float | None,
+    evaluations: int | None,
+    seconds: float | None,
+    journal: Path | None,
+    memory: str | None,
+) -> Criterion:
+    """The criterion with adaptive sampling if any limit or a journal was given, and with its memory."""
+    import shapleaf as sl
+
+    given = {"confidence": confidence, "evaluations": evaluations, "seconds": seconds}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given or journal:
+        if not isinstance(chosen, sl.Shapley):
+            names = ", ".join(f"--{name}" for name in (*given, *(["journal"] if journal else [])))
+            raise CriterionError(f"{names} need a criterion that draws, such as --criterion shapley.")
+        limits: dict[str, Any] = given if confidence else {"confidence": 1.0, **given}
+        sampler: Any = chosen.estimator
+        adaptive = sl.Adaptive(sampler, journal=str(journal) if journal else None, **limits)
+        chosen = replace(chosen, estimator=adaptive)
+    if memory:
+        if not isinstance(chosen, sl.Shapley | sl.LeaveOneOut):
+            raise CriterionError("--memory bounds criteria that take units away: shapley or leave-one-out.")
+        chosen = replace(chosen, memory=_bytes(memory))
+    return chosen
+
+
+def _bytes(text: str) -> int:
+    number, unit = text.rstrip("KMGiB"), text[len(text.rstrip("KMGiB")) :]
+    powers = {"": 0, "KiB": 10, "MiB": 20, "GiB": 30}
+    if not number.isdecimal() or unit not in powers:
+        raise CriterionError(f"--memory {text!r}: expected bytes, or a number with KiB, MiB or GiB.")
+    return int(number) << powers[unit]
 
 
 def strategy(name: str) -> Strategy:

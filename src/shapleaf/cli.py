@@ -12,18 +12,24 @@ import typer
 from . import __version__, _options, _progress
 from ._options import (
     Batch,
+    Bf16,
     Calibration,
     Classes,
+    Confidence,
     CriterionName,
     Data,
+    Evaluations,
+    Journal,
     Json,
     Keep,
     MaybeData,
+    Memory,
     Model,
     Normalise,
     Out,
     Quiet,
     Remove,
+    Seconds,
     Seed,
     Size,
     Split,
@@ -159,25 +165,38 @@ def attribute(
     criterion: CriterionName = "shapley",
     groups: Annotated[list[str] | None, typer.Option(help="Shell pattern of groups; repeatable.")] = None,
     curves: Annotated[bool, typer.Option(help="Also scan how the loss rises, for tradeoff.")] = True,
+    confidence: Confidence = None,
+    evaluations: Evaluations = None,
+    seconds: Seconds = None,
+    journal: Journal = None,
+    memory: Memory = None,
+    bf16: Bf16 = False,
     seed: Seed = 0,
     out: Out = Path("scores.safetensors"),
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score every unit: higher means needed more."""
+    """Score every unit: higher means needed more. Under torchrun the examples are shared among ranks."""
+    import torch
+
+    from ._ranks import joined, ranks
     from .attribution import attribute as run
     from .records import Graph
     from .scanning import scan
 
     _progress.quiet(quiet)
-    chosen, known = _options.criterion(criterion), Graph.load(graph)
-    network = _model(model, weights, num_classes)
+    chosen = _options.sampling(
+        _options.criterion(criterion), confidence, evaluations, seconds, journal, memory
+    )
+    known, network = Graph.load(graph), _model(model, weights, num_classes)
     sample = _options.images(data, split, image_size, normalise).sample(calibration, seed)
-    scores = run(network, known, sample.batches(batch_size), chosen, groups=groups or None, seed=seed)
-    if curves:
-        scores = scan(network, scores, sample.batches(batch_size))
-    scores.save(out)
-    _show(scores, out, as_json=as_json, quiet=quiet)
+    with joined(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        scores = run(network, known, sample.batches(batch_size), chosen, groups=groups or None, seed=seed)
+        if curves:
+            scores = scan(network, scores, sample.batches(batch_size))
+        if not ranks()[0]:
+            scores.save(out)
+            _show(scores, out, as_json=as_json, quiet=quiet)
 
 
 @app.command()
