@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import doctest
 import importlib
 import json
@@ -14,6 +15,7 @@ from types import ModuleType
 import pytest
 import torch
 from scipy import stats
+from torch.nn import functional
 
 from shapleaf.testing.catalogue import SPECS
 from shapleaf.testing.coverage import page, verdict
@@ -37,18 +39,44 @@ def test_spearman_shares_ranks_among_ties(script: Callable[[str], ModuleType]) -
 
 @pytest.mark.data
 def test_estimators_at_toy_size(
-    script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, shared: Path, tmp_path: Path
+    script: Callable[[str], ModuleType], shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    estimators, line = script("estimators"), "path, line, 16 points"
-    monkeypatch.setattr(estimators, "ESTIMATORS", {line: estimators.ESTIMATORS[line]})
-    few = ["--layers", "resnet20:layer3.2.conv1", "--images", "2", "--orders", "4", "--seeds", "1"]
+    pytest.importorskip("matplotlib")
+    estimators = script("estimators")
+    rows = ["the default", "5 orders, shared", "corrected, 64", "the paper"]
+    few = ["--layers", "resnet20:layer3.2.conv1", "--images", "2", "--orders", "20", "--seeds", "1"]
     places = ["--data", str(shared), "--out", str(tmp_path), "--cache", str(tmp_path / "cache")]
-    estimators.main([*few, *places])
+    for _ in range(2):
+        estimators.main([*few, *places, "--estimators", *rows])
+    # The second run takes references and rows from disk.
+    assert capsys.readouterr().out.count("layer3.2.conv1: path, signs") == 1
     found = json.loads((tmp_path / "estimators.json").read_text())["layers"]["resnet20:layer3.2.conv1"]
     assert found["units"] == 64
-    assert found["estimators"][line]["evaluations"] == 16 * 3 + 2
-    assert 0 < found["estimators"][line]["mean"] <= 1
+    default, paper = (found["estimators"][name] for name in (estimators.DEFAULT, estimators.PAPER))
+    assert default["evaluations"] == 5 * 4 * 3 + 2
+    assert 0 < default["mean"] <= 1
+    # Two implementations of one algorithm, with draws of their own.
+    assert found["estimators"]["5 orders, shared"]["evaluations"] == paper["evaluations"] - 4 == 5 * 63 + 2
+    assert "means within 2" in found["estimators"]["corrected, 64 marginals"]
     assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert "<svg" in (tmp_path / "estimators.svg").read_text()
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    "spec",
+    ["resnet20:layer2.0.conv1", "resnet20:layer1.1.conv1", "vgg16:features.40", "vgg16:classifier.1"],
+)
+def test_networks_cut_open_by_hand_are_the_same(
+    script: Callable[[str], ModuleType], shared: Path, spec: str
+) -> None:
+    layer = script("layers").prepare(spec, argparse.Namespace(data=shared, images=2))
+    part = layer.part()
+    with layer.game() as game, torch.no_grad():
+        mask = torch.rand(2, game.players, generator=torch.Generator().manual_seed(0))
+        masked = part.z * mask[:, part.index()[0]]
+        expected = functional.cross_entropy(part.suffix(masked), layer.data[1], reduction="none")
+        torch.testing.assert_close(game.loss(mask), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_tracing_at_toy_size(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
@@ -156,3 +184,17 @@ def test_committed_ranks_of_heads_are_those_of_exact_values() -> None:
     for name in ("Shapley, path, mean + 2 std", "Taylor, mean + 2 std", "leave one out, mean + 2 std"):
         two = [found["cells"][f"{name} | both | {remove} | fold | 0"]["accuracy"] for remove in (0.25, 0.5)]
         assert f"{100 * two[0]:.1f} | {100 * two[1]:.1f} %" in readme
+
+
+def test_whole_networks_at_toy_size(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    toy = "from torch import nn\n\n\ndef build():\n    return nn.Sequential(nn.Conv2d(3, 4, 7, 16), nn.ReLU(),"
+    (tmp_path / "toynet.py").write_text(f"{toy} nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000))\n")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        script("whole").main(["--network", "toynet:build", "--images", "3", "--out", str(tmp_path)])
+    finally:
+        sys.path.remove(str(tmp_path))
+    found = json.loads((tmp_path / "whole-build-cpu.json").read_text())
+    assert (found["groups"], found["units"]) == (1, 4)
+    assert {run["seconds"] >= 0 for run in found["runs"].values()} == {True}

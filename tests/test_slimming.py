@@ -59,3 +59,9 @@ def test_a_budget_out_of_reach_names_the_nearest(task) -> None:
     model, calibration, _ = task
     with pytest.raises(sl.BudgetError, match=r"The nearest is Params\(keep="):
         sl.slim(model, calibration, sl.Params(keep=1))
+
+
+def test_it_prints_as_its_report(task) -> None:
+    model, calibration, _ = task
+    done = sl.slim(model, calibration, sl.Params(keep=0.5), criterion=sl.WeightNorm(), strategy=sl.Uniform())
+    assert repr(done) == str(done.report)

@@ -28,6 +28,9 @@ class Slimmed(NamedTuple):
     receipt: Receipt
     report: Report
 
+    def __repr__(self) -> str:
+        return str(self.report)
+
 
 def slim(
     model: nn.Module,
