@@ -161,8 +161,8 @@ def markdown(found: dict[str, Any]) -> str:
     lines = [
         f"# Shapley values of all layers of {found['network']}",
         f"`python benchmarks/whole.py --network {found['network']} --device {found['device']}`",
-        f"{found['groups']} layers, {found['units']:,} units, {found['images']} images, on {found['device']}; "
-        "seconds of the clock with everything but tracing. "
+        f"{found['groups']} layers, {found['units']:,} units, {found['images']} images, "
+        f"on {found['device']}; seconds of the clock with everything but tracing. "
         + ", ".join(f"{name} {value}" for name, value in found["environment"].items())
         + ".",
     ]

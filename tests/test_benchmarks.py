@@ -188,8 +188,9 @@ def test_committed_ranks_of_heads_are_those_of_exact_values() -> None:
 
 def test_whole_networks_at_toy_size(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
     pytest.importorskip("torchvision")
-    toy = "from torch import nn\n\n\ndef build():\n    return nn.Sequential(nn.Conv2d(3, 4, 7, 16), nn.ReLU(),"
-    (tmp_path / "toynet.py").write_text(f"{toy} nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000))\n")
+    layers = "nn.Conv2d(3, 4, 7, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000)"
+    toy = f"from torch import nn\n\n\ndef build():\n    return nn.Sequential({layers})\n"
+    (tmp_path / "toynet.py").write_text(toy)
     sys.path.insert(0, str(tmp_path))
     try:
         script("whole").main(["--network", "toynet:build", "--images", "3", "--out", str(tmp_path)])
