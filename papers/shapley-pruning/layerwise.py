@@ -341,16 +341,20 @@ def draw(plots: Any, network: str, cells: Cells, path: Path) -> None:
             rows, columns, figsize=(2.4 * columns, 2 * rows + 0.6), squeeze=False, layout="constrained"
         )
         for axis, layer in zip(axes.flat, layers, strict=False):
-            for color, (name, found) in enumerate(lines.items()):
+            for name, found in lines.items():
                 counts = found[0]["removed"][layer]
                 mean = np.mean([cell["rises"][layer] for cell in found], 0)
-                axis.plot(np.array(counts) / counts[-1], mean, f"C{color}", label=name, linewidth=1)
+                axis.plot(
+                    np.array(counts) / counts[-1], mean, f"C{DRAWN.index(name)}", label=name, linewidth=1
+                )
             axis.set_title(f"{layer}, {counts[-1]} units", fontsize=8)
         for axis in axes.flat[len(layers) :]:
             axis.remove()
         figure.supxlabel("share of the layer's units removed")
         figure.supylabel("rise of the loss")
-        figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+        figure.legend(
+            *axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=columns - 1 or 1
+        )
         figure.savefig(path, metadata={"Date": None})
         plots.close(figure)
 
