@@ -243,3 +243,21 @@ def test_untrained_removes_the_units_that_score_below_zero(
     cells = json.loads(results.read_text())["cells"]
     assert cells[key]["params"] == [-1] * 5
     assert len(cells["mnist | leave one out | 3"]["accuracy"]) == 3
+
+
+def test_what_the_readme_says_of_untrained_networks_is_in_the_results(untrained: ModuleType) -> None:
+    found = json.loads((STUDY / "untrained.json").read_text())
+    assert (STUDY / "UNTRAINED.md").read_text() == untrained.markdown(found) + "\n"
+
+    def both(network: str, method: str) -> list[float]:
+        return [found["cells"][f"{network} | {method} | {seed}"]["accuracy"][2] for seed in range(5)]
+
+    shapley = both("mnist", "Shapley, line path"), both("cifar10", "Shapley, line path")
+    taylor = both("mnist", "Taylor signed"), both("cifar10", "Taylor signed")
+    assert [round(100 * max(values), 2) for values in shapley] == [52.72, 23.24]
+    assert [round(100 * sum(values) / 5, 1) for values in shapley] == [43.9, 19.1]
+    gains = [
+        [100 * (b - a) for a, b in zip(*pair, strict=True)] for pair in zip(shapley, taylor, strict=True)
+    ]
+    assert min(min(values) for values in gains) > 0
+    assert [round(sum(values) / 5, 2) for values in gains] == [5.3, 1.95]
