@@ -26,6 +26,18 @@ def low_data(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("low_data")
 
 
+@pytest.fixture
+def layerwise(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(STUDY))
+    return importlib.import_module("layerwise")
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(STUDY))
+    return importlib.import_module("untrained")
+
+
 @pytest.mark.parametrize(
     ("name", "layers", "parameters"),
     [
@@ -85,15 +97,16 @@ def test_the_network_for_mnist_is_trained_once(
     monkeypatch.setattr(models, "CACHE", tmp_path / "cache")
     monkeypatch.setitem(models.RECIPE, "images", 300)
     monkeypatch.setitem(models.RECIPE, "epochs", 1)
+    command = ["--data", str(shared), "--test-images", "100"]
 
-    train.main(["--data", str(shared)])
+    train.main(command)
     (written,) = (tmp_path / "cache").iterdir()
     trained = models.load("mnist", tmp_path).model
     torch.manual_seed(models.RECIPE["seed"])
     assert not torch.equal(trained.fc2.weight, models.build("mnist").model.fc2.weight)
 
     before = written.stat().st_mtime_ns
-    train.main(["--data", str(shared)])
+    train.main(command)
     assert written.stat().st_mtime_ns == before
 
 
@@ -131,3 +144,120 @@ def test_low_data_prunes_a_quarter_of_each_layer_and_resumes(
 
     with pytest.raises(SystemExit, match="was made with"):
         low_data.main([*command, "weight norm", "--images", "5"])
+
+
+def test_the_area_of_a_curve_with_a_point_for_every_unit_is_the_paper_s_sum(layerwise: ModuleType) -> None:
+    # Equation 6: (1 + 4 + 9 + 16) / 4; on a straight line, points in between make no difference.
+    assert layerwise.area({"a": [0, 1, 2, 3, 4]}, {"a": [0.0, 1.0, 4.0, 9.0, 16.0]}) == 7.5
+    assert layerwise.area({"a": [0, 1, 2, 3, 4]}, {"a": [0.0, 2.0, 4.0, 6.0, 8.0]}) == 5.0
+    assert layerwise.area({"a": [0, 4]}, {"a": [0.0, 8.0]}) == 5.0
+    # Layers are weighted by their units: (1 + 1 + 1 + 3) / 4.
+    assert layerwise.area({"a": [0, 3], "b": [0, 1]}, {"a": [0.5, 1.25], "b": [0.0, 3.0]}) == 1.5
+
+
+def test_layerwise_has_a_row_for_every_criterion_and_knows_what_each_costs(layerwise: ModuleType) -> None:
+    import shapleaf as sl
+    from shapleaf import criteria
+
+    rows = [row.method for row in layerwise.ROWS]
+    kinds = {getattr(criteria, name) for name in criteria.__all__} - {criteria.Criterion, criteria.Needs}
+    assert {type(row.criterion) for row in rows} == kinds - {criteria.Probe}
+    assert len({row.name for row in rows}) == len(rows) == 20
+    assert set(layerwise.DRAWN) <= {row.name for row in rows}
+
+    model = torch.nn.Sequential(torch.nn.Linear(3, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2))
+    graph, data = sl.trace(model, torch.zeros(1, 3)), (torch.randn(4, 3), torch.tensor([0, 1, 1, 0]))
+    for row in rows:
+        spent = sl.attribute(model, graph, data, row.criterion, aggregate=row.aggregate).evaluations
+        assert layerwise.evaluations(row, 6) == spent.get("0", 0)
+
+
+@pytest.mark.data
+def test_layerwise_takes_the_loss_as_units_leave_and_resumes(
+    layerwise: ModuleType, models: ModuleType, shared: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    command = (
+        "--networks vgg16 --layers classifier.4 --points 3 --images 4 --test-images 8 --seeds 0 1".split()
+    )
+    command += ["--data", str(shared), "--out", str(tmp_path), "--methods"]
+    results, key = tmp_path / "layerwise.json", "vgg16 | weight norm | 0"
+
+    layerwise.main([*command, "weight norm"])
+    found = json.loads(results.read_text())
+    cell, intact = found["cells"][key], found["intact"]["vgg16"]
+    assert cell["removed"] == {"classifier.4": [0, 171, 342, 512]}
+    assert cell["auc"] == pytest.approx(layerwise.area(cell["removed"], cell["rises"]), abs=1e-5)
+    # Without any unit, every image has the biases of the output as its logits.
+    study = layerwise.Study("vgg16", layerwise.parse([*command, ""]))
+    bias = models.load("vgg16", shared).model.classifier[6].bias.detach().expand(8, -1)
+    alone = torch.nn.functional.cross_entropy(bias, study.test[1]).item()
+    assert cell["rises"]["classifier.4"][-1] == pytest.approx(alone - intact["loss"], rel=1e-3)
+    assert "| weight norm | **" in (tmp_path / "LAYERWISE.md").read_text()
+    assert "weight norm" in (tmp_path / "layerwise-vgg16.svg").read_text()
+
+    found["cells"][key]["auc"] = -1.0
+    results.write_text(json.dumps(found))
+    layerwise.main([*command, "weight norm", "random"])
+    cells = json.loads(results.read_text())["cells"]
+    # Only what draws is run with every seed.
+    assert {name: cell["auc"] == -1.0 for name, cell in cells.items()} == {
+        key: True,
+        "vgg16 | random | 0": False,
+        "vgg16 | random | 1": False,
+    }
+
+    with pytest.raises(SystemExit, match="was made with"):
+        layerwise.main([*command, "weight norm", "--points", "2"])
+
+
+def test_an_untrained_network_is_drawn_by_its_seed_alone(untrained: ModuleType) -> None:
+    state = torch.get_rng_state()
+    first, again, other = (untrained.build(9, 5, seed)[1].weight for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.data
+def test_untrained_removes_the_units_that_score_below_zero(
+    untrained: ModuleType, shared: Path, tmp_path: Path
+) -> None:
+    command = "--networks mnist --width 12 --images 20 --test-images 40 --seeds 3 --rounds 2".split()
+    command += ["--data", str(shared), "--out", str(tmp_path), "--methods"]
+    results, key = tmp_path / "untrained.json", "mnist | Taylor signed | 3"
+
+    untrained.main([*command, "Taylor"])
+    found = json.loads(results.read_text())
+    cell = found["cells"][key]
+    assert len(cell["accuracy"]) == len(cell["units"]) == len(cell["params"]) == 5
+    outer, inner = 12 - (24 - cell["units"][1]), 12 - (cell["units"][1] - cell["units"][2])
+    assert cell["units"][0] == 24
+    assert 0 < outer < 12
+    assert cell["params"][2] == 785 * inner + (inner + 1) * outer + (outer + 1) * 10
+    assert "| Taylor signed | " in (tmp_path / "UNTRAINED.md").read_text()
+
+    found["cells"][key]["params"] = [-1] * 5
+    results.write_text(json.dumps(found))
+    untrained.main([*command, "Taylor", "leave one out"])
+    cells = json.loads(results.read_text())["cells"]
+    assert cells[key]["params"] == [-1] * 5
+    assert len(cells["mnist | leave one out | 3"]["accuracy"]) == 3
+
+
+def test_what_the_readme_says_of_untrained_networks_is_in_the_results(untrained: ModuleType) -> None:
+    found = json.loads((STUDY / "untrained.json").read_text())
+    assert (STUDY / "UNTRAINED.md").read_text() == untrained.markdown(found) + "\n"
+
+    def both(network: str, method: str) -> list[float]:
+        return [found["cells"][f"{network} | {method} | {seed}"]["accuracy"][2] for seed in range(5)]
+
+    shapley = both("mnist", "Shapley, line path"), both("cifar10", "Shapley, line path")
+    taylor = both("mnist", "Taylor signed"), both("cifar10", "Taylor signed")
+    assert [round(100 * max(values), 2) for values in shapley] == [52.72, 23.24]
+    assert [round(100 * sum(values) / 5, 1) for values in shapley] == [43.9, 19.1]
+    gains = [
+        [100 * (b - a) for a, b in zip(*pair, strict=True)] for pair in zip(shapley, taylor, strict=True)
+    ]
+    assert min(min(values) for values in gains) > 0
+    assert [round(sum(values) / 5, 2) for values in gains] == [5.3, 1.95]

@@ -158,14 +158,14 @@ def build(name: str) -> Network:
     source, mean, std = "cifar10", *CIFAR10
     if name == "vgg16":
         model = VGG16()
-        layers = _weighted(model)[4:-1]
+        layers = weighted(model)[4:-1]
     elif name in ("resnet20", "resnet56"):
         model = ResNet(blocks=(int(name[6:]) - 2) // 6)
         layers = [n for n, _ in model.named_modules() if n.startswith("layer") and n.endswith(".conv1")]
         mean, std = IMAGENET
     elif name == "mnist":
         model = LeNet()
-        layers = _weighted(model)[:-1]
+        layers = weighted(model)[:-1]
         source, mean, std = "mnist", *MNIST
     else:
         raise ValueError(
@@ -174,7 +174,8 @@ def build(name: str) -> Network:
     return Network(name, model.eval(), source, mean, std, tuple(reversed(layers)))
 
 
-def _weighted(model: nn.Module) -> list[str]:
+def weighted(model: nn.Module) -> list[str]:
+    """The names of all convolutions and dense layers, the output last."""
     return [name for name, part in model.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)]
 
 

@@ -26,6 +26,7 @@ from shapleaf.integrations.datasets import Images, load_data
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, default=TRAINED, help="folder of MNIST")
+    parser.add_argument("--test-images", type=int, default=10_000, help="take the accuracy on so many")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -39,16 +40,19 @@ def main(arguments: list[str] | None = None) -> None:
     if path.exists():
         network.model.load_state_dict(load_file(path))
     else:
-        train(network.model, *pick(train_))
+        train(network.model, *pick(train_, RECIPE["images"]))
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as new:
             save_file(network.model.state_dict(), new)
-    print(f"{path}: {accuracy(network.model, *test.tensors()):.2%} of the test images", flush=True)
+    print(
+        f"{path}: {accuracy(network.model, *pick(test, options.test_images)):.2%} of the test images",
+        flush=True,
+    )
 
 
-def pick(data: Images) -> tuple[Tensor, Tensor]:
-    """The recipe's number of images."""
-    return (data if RECIPE["images"] == len(data) else data.sample(RECIPE["images"], seed=0)).tensors()
+def pick(data: Images, number: int) -> tuple[Tensor, Tensor]:
+    """So many images, drawn if these are not all."""
+    return (data if number == len(data) else data.sample(number, seed=0)).tensors()
 
 
 def train(model: LeNet, images: Tensor, labels: Tensor) -> None:
