@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from methods import GAUSSIAN, LINE, OWN_ORDERS, PAPER, Method
+from methods import DEFAULT, LINE, OWN_ORDERS, PAPER, Method
 from models import Network, load, weighted
 from results import TRAINED, Cell, Cells, Results, made_by, spread, table
 from torch import Tensor
@@ -67,7 +67,7 @@ ROWS = (
     *_two("sensitivity", sl.Sensitivity(), mean=(".47", ".24")),
     *_two("APoZ", sl.APoZ(), mean=(".56", ".30")),
     Row(Method("random", sl.Random(), sl.Mean()), True, ".48 ± .01", ".29 ± .02"),
-    *_two("Shapley, gaussian path", GAUSSIAN, drawn=True),
+    *_two("Shapley, default path", DEFAULT, drawn=True),
     *_two("leave one out", sl.LeaveOneOut()),
     *_two("Shapley, orders per example", OWN_ORDERS, drawn=True),
     *_two(
@@ -75,7 +75,7 @@ ROWS = (
     ),
 )
 DRAWN = (
-    "Shapley, line path, mean + 2 std",
+    "Shapley, default path, mean + 2 std",
     "Shapley, paper's sampler, mean + 2 std",
     "leave one out, mean + 2 std",
     "Taylor, mean",

@@ -21,7 +21,8 @@ class Method:
 PAPER = sl.Shapley(sl.Permutation(5, antithetic=False, shared=True))
 OWN_ORDERS = sl.Shapley(sl.Permutation(4))
 LINE = sl.Shapley(sl.Path(16, "line"))
-GAUSSIAN = sl.Shapley(sl.Path(4, "gaussian", 4))
+GAUSSIAN = sl.Shapley(sl.Path(4, "gaussian", 4, prior=0))
+DEFAULT = sl.Shapley()
 
 # In the order in which the tables are filled: cheap ones first, of those the rows that matter most.
 METHODS = (
