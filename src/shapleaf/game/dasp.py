@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -53,7 +54,7 @@ class DASP:
 
     def _of(self, part: Suffix, sizes: list[int], game: LayerGame) -> Tensor:
         """Values ``(examples, units)`` of one piece of the examples."""
-        cells = [(unit, size, present) for unit in range(part.players) for size in sizes for present in (0, 1)]
+        cells = [*itertools.product(range(part.players), sizes, (0, 1))]
         # Moments take more memory than masks do: as much as a gradient for each of the two.
         times = max(1, min(game.width // 2, len(cells)))
         wide = part.tiled(times) if times > 1 else None
@@ -84,7 +85,7 @@ def coalition_sizes(players: int, sizes: int | None) -> list[int]:
 class _Drawn(Propagation):
     """Of the units but one, so many are drawn without replacement; that one is present or absent."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - a reader's three after what is played
+    def __init__(
         self,
         part: Suffix,
         cells: list[tuple[int, int, int]],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,10 @@ def rule_of(name: str) -> Rule | None:
     return RULES.get(name)
 
 
+def _name(func: Function) -> str:
+    return str(func.__name__).partition(".")[0]
+
+
 def argument(args: Sequence[Any], kwargs: dict[str, Any], place: int, name: str, default: Any = None) -> Any:
     """An argument given by its place or its name."""
     return args[place] if place < len(args) else kwargs.get(name, default)
@@ -162,7 +167,7 @@ def _activated(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], va
 def _normalised(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], var: Variances) -> Pair:
     mean, variance = _only_first(args, kwargs, var)
     names = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-    if func is torch.batch_norm:
+    if not isinstance(func, FunctionType):  # torch.batch_norm, which the functional one calls
         names = ("weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
     given = {name: argument(args, kwargs, 1 + i, name) for i, name in enumerate(names)}
     if given["training"] or given["running_var"] is None:
@@ -190,7 +195,7 @@ def _dropped(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], var:
 
 
 def _padded(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], var: Variances) -> Pair:
-    first, variance = _only_first(args, kwargs, var)
+    _, variance = _only_first(args, kwargs, var)
     width, mode = argument(args, kwargs, 1, "pad"), argument(args, kwargs, 2, "mode", "constant")
     if mode != "constant":
         return _carried(func, args, kwargs, var)
@@ -209,7 +214,7 @@ def _joined(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], var: 
 
 def _summed(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], var: Variances) -> Pair:
     """``a + alpha * b`` and ``a - alpha * b``, of which either may be random; of both, as if independent."""
-    name = func.__name__.strip("_")
+    name = _name(func).strip("_")
     left, right = argument(args, kwargs, 0, "input"), argument(args, kwargs, 1, "other")
     alpha = kwargs.get("alpha", 1) * (-1 if "sub" in name else 1)
     out = func(*args, **kwargs)
@@ -254,18 +259,17 @@ def _negated(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], var:
 
 def _reduced(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], var: Variances) -> Pair:
     """Sums and means along axes, of elements taken as independent."""
-    mean, variance = _only_first(args, kwargs, var)
+    mean, _ = _only_first(args, kwargs, var)
     dims = argument(args, kwargs, 1, "dim", kwargs.get("axis"))
     axes = {d % mean.ndim for d in ((dims,) if isinstance(dims, int) else dims or range(mean.ndim))}
     if 0 in axes:
         raise NoRule("it mixes the examples of a batch")
     out, reduced = _carried(func, args, kwargs, var)
-    return out, reduced / math.prod(mean.shape[d] for d in axes) if func.__name__ == "mean" else reduced
+    return out, reduced / math.prod(mean.shape[d] for d in axes) if _name(func) == "mean" else reduced
 
 
 def _averaged(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], var: Variances) -> Pair:
-    mean, _ = _only_first(args, kwargs, var)
-    kernel, _, padding = _window(args, kwargs, int(func.__name__.removeprefix("avg_pool")[0]))[:3]
+    kernel, _, padding = _window(args, kwargs, int(_name(func).removeprefix("avg_pool")[0]))[:3]
     partial = any(padding) and not argument(args, kwargs, 5, "count_include_pad", True)
     ragged = argument(args, kwargs, 4, "ceil_mode", False)
     if partial or ragged or argument(args, kwargs, 6, "divisor_override"):
@@ -274,10 +278,10 @@ def _averaged(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], var
     return out, variance / math.prod(kernel)
 
 
-def _adaptively_averaged(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], var: Variances) -> Pair:
+def _shared_out(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], var: Variances) -> Pair:
     mean, _ = _only_first(args, kwargs, var)
     out, variance = _carried(func, args, kwargs, var)
-    for axis in range(-int(func.__name__[-2]), 0):
+    for axis in range(-int(_name(func)[-2]), 0):
         size, to = mean.shape[axis], out.shape[axis]
         window = [-(-(i + 1) * size // to) - i * size // to for i in range(to)]
         variance = variance / torch.tensor(window).to(variance).view(-1, *[1] * (-1 - axis))
@@ -297,38 +301,32 @@ def _pooled(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], var: 
     mean, variance = _only_first(args, kwargs, var)
     if argument(args, kwargs, 6, "return_indices", False):
         raise NoRule("it returns the places of the largest elements")
-    axes = int(func.__name__.removeprefix("max_pool")[0])
-    kernel, stride, padding, dilation = _window(args, kwargs, axes)
+    axes = int(_name(func).removeprefix("max_pool")[0])
+    rest = {name: value for name, value in kwargs.items() if name != "input"}
     with torch.no_grad():
-        shape = func(mean.detach(), *args[1:], **{k: v for k, v in kwargs.items() if k != "input"}).shape[-axes:]
+        sizes = zip(mean.shape[-axes:], func(mean.detach(), *args[1:], **rest).shape[-axes:], strict=True)
     # Pad as far as the last window reaches; what is padded never wins.
-    reach = [(n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(shape, stride, kernel, dilation, strict=True)]
-    after = [max(0, r - p - n) for r, p, n in zip(reach, padding, mean.shape[-axes:], strict=True)]
-    width = [w for pair in reversed([*zip(padding, after, strict=True)]) for w in pair]
-    inside = F.pad(torch.ones(mean.shape[-axes:], dtype=torch.bool, device=mean.device), width, value=False)
+    width: list[int] = []
+    cuts: list[list[slice]] = []
+    for kernel, stride, before, dilation, (size, to) in zip(*_window(args, kwargs, axes), sizes, strict=True):
+        steps = [slice(o * dilation, o * dilation + (to - 1) * stride + 1, stride) for o in range(kernel)]
+        width = [before, max(0, steps[-1].stop - before - size), *width]
+        cuts.append(steps)
+    inside = F.pad(torch.ones_like(mean[:1], dtype=torch.bool), width)
     mean, variance = F.pad(mean, width), F.pad(variance, width)
-    best: tuple[Tensor, Tensor] | None = None
-    valid = inside
-    for offset in itertools.product(*map(range, kernel)):
-        start = [o * d for o, d in zip(offset, dilation, strict=True)]
-        cut = (..., *(slice(b, b + (n - 1) * s + 1, s) for b, n, s in zip(start, shape, stride, strict=True)))
-        one, here = (mean[cut], variance[cut]), inside[cut]
-        if best is None:
-            best, valid = one, here
-            continue
-        both = larger(best, one)
-        best = tuple(  # type: ignore[assignment]
-            torch.where(valid & here, b, torch.where(here, o, a))
-            for a, o, b in zip(best, one, both, strict=True)
-        )
-        valid = valid | here
-    assert best is not None
+    places: list[Any] = [(..., *cut) for cut in itertools.product(*cuts)]
+    valid, best = inside[places[0]], (mean[places[0]], variance[places[0]])
+    for place in places[1:]:
+        here, one = inside[place], (mean[place], variance[place])
+        folded = zip(best, one, larger(best, one), strict=True)
+        first, second = (torch.where(valid & here, b, torch.where(here, o, a)) for a, o, b in folded)
+        best, valid = (first, second), valid | here
     return best
 
 
 def _globally_pooled(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], var: Variances) -> Pair:
     mean, _ = _only_first(args, kwargs, var)
-    axes = int(func.__name__[-2])
+    axes = int(_name(func)[-2])
     wanted = argument(args, kwargs, 1, "output_size")
     sizes = (wanted,) * axes if isinstance(wanted, int) else tuple(wanted)
     if any(to is None or size % to for size, to in zip(mean.shape[-axes:], sizes, strict=True)):
@@ -355,19 +353,28 @@ RULES: dict[str, Rule] = _table(
         (_rectified, "relu"),
         (_leaking, "leaky_relu"),
         (_parametric, "prelu"),
-        (_activated, "gelu silu sigmoid tanh hardswish hardsigmoid hardtanh relu6 softplus elu selu celu mish"),
-        (_activated, "logsigmoid softsign tanhshrink clamp clip clamp_min clamp_max abs square exp erf sin cos"),
+        (
+            _activated,
+            "gelu silu sigmoid tanh hardswish hardsigmoid hardtanh relu6 softplus elu selu celu",
+        ),
+        (
+            _activated,
+            "mish logsigmoid softsign tanhshrink clamp clip clamp_min clamp_max abs square exp",
+        ),
         (_pooled, "max_pool1d max_pool2d max_pool3d"),
         (_globally_pooled, "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"),
         (_averaged, "avg_pool1d avg_pool2d avg_pool3d"),
-        (_adaptively_averaged, "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"),
+        (_shared_out, "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"),
         (_reduced, "mean sum"),
         (_summed, "add sub subtract rsub __add__ __radd__ __sub__ __rsub__"),
         (_scaled, "mul multiply __mul__ __rmul__"),
         (_divided, "div divide true_divide __truediv__"),
         (_negated, "neg negative __neg__"),
         (_joined, "cat concat concatenate stack"),
-        (_dropped, "dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout feature_alpha_dropout"),
+        (
+            _dropped,
+            "dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout",
+        ),
         (_padded, "pad"),
         (_interpolated, "interpolate"),
         (_carried, "reshape flatten view permute transpose swapaxes movedim moveaxis t unsqueeze squeeze"),

@@ -85,7 +85,7 @@ class _Bernoulli(Propagation):
     So the variances get leaves of their own, whose slopes at all q are added up before they meet the units.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - a reader's three after what is played
+    def __init__(
         self,
         part: Suffix,
         mask: Tensor,

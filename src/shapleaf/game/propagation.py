@@ -7,7 +7,7 @@ import inspect
 import types
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -29,11 +29,15 @@ FULL = 256
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spread:
-    """The variance of a tensor's elements, and how to get the covariance of its columns if that is known."""
+    """The variance of a tensor's elements, and how to get the covariance of its columns if that is known.
+
+    It is stale once the tensor's memory was written to through another view.
+    """
 
     mean: Tensor
     variance: Tensor
     covariance: Callable[[], Tensor] | None = None
+    stale: bool = False
 
 
 class Propagation(Replay):
@@ -55,7 +59,7 @@ class Propagation(Replay):
         CriterionError: a call has no rule.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - a reader's three after what is played
+    def __init__(
         self,
         part: Suffix,
         mask: Tensor,
@@ -83,10 +87,13 @@ class Propagation(Replay):
     ) -> Any:
         """Run one call on means, and its rule on variances."""
         call, gates = Call(key, func, args, kwargs), self._gates.at.get(key)
-        random = any(self.spread(leaf) is not None for leaf in tree_leaves((args, kwargs)))
+        known = [found for leaf in tree_leaves((args, kwargs)) if (found := self.spread(leaf)) is not None]
+        random = bool(known)
+        if any(found.stale for found in known):
+            raise refusal(self.part.name, key, "what it reads was written to in place through another view")
         if gates:
             if random:
-                why = "what it reads of the units depends on them already, through another call that reads them"
+                why = "what it reads depends on the units already, through another call that reads them"
                 raise refusal(self.part.name, key, why)
             return self._read(call, gates)
         return self._follow(call) if random else super().behind(key, func, args, kwargs)
@@ -102,37 +109,43 @@ class Propagation(Replay):
         self._keep(out, variance, covariance if out.ndim == 2 else None)
         return out
 
-    def _keep(
-        self, mean: Tensor, variance: Tensor, covariance: Callable[[], Tensor] | None = None
-    ) -> None:
+    def _keep(self, mean: Tensor, variance: Tensor, covariance: Callable[[], Tensor] | None = None) -> None:
         self._spreads[id(mean)] = Spread(mean, variance, covariance)
 
     def _follow(self, call: Call) -> Any:
         """A call behind the units by its rule; one that writes in place writes the mean."""
-        name, written = function_of(call.key), None
+        name = function_of(call.key)
         if name == "__get__":  # of an attribute, such as .T or .shape
             name = getattr(getattr(call.func, "__self__", None), "__name__", name)
-        func, args, kwargs = _out_of_place(call)
-        if func is not call.func or kwargs != call.kwargs or len(args) != len(call.args):
-            written = call.args[0] if call.args else call.kwargs["input"]
-            name = name.removesuffix("_") if not name.endswith("__") else name
-            fresh, known = written.clone(), self.spread(written)
-            if known is not None:
-                self._keep(fresh, known.variance)
+        written, (_, func, args, kwargs) = None, call
+        if (elsewhere := _out_of_place(call)) is not None:
+            written, name = call.args[0] if call.args else call.kwargs["input"], elsewhere.key
+            _, func, args, kwargs = elsewhere
+            fresh, variance = written.clone(), self._variance(written)
+            if variance is not None:
+                self._keep(fresh, variance)
             args, kwargs = tree_map(lambda leaf: fresh if leaf is written else leaf, (args, kwargs))
         rule = rule_of(name)
-        if rule is None:
+        if rule is None or kwargs.get("out") is not None:
             return self._unruly(call)
         try:
             out, variance = rule(func, args, kwargs, self._variance)
         except NoRule as why:
             raise refusal(self.part.name, call.key, str(why)) from None
         if written is not None:
-            out = written.copy_(out)
+            out = self._write(written, out)
         covariance = self._covariance(name, args, kwargs)
         for mean, spread in zip(tree_leaves(out), tree_leaves(variance), strict=True):
             self._keep(mean, spread, covariance)
         return out
+
+    def _write(self, written: Tensor, mean: Tensor) -> Tensor:
+        """Put a mean where the call wanted it; other views of that memory must not be read any more."""
+        place = written.untyped_storage().data_ptr()
+        for key, known in self._spreads.items():
+            if known.mean is not written and known.mean.untyped_storage().data_ptr() == place:
+                self._spreads[key] = replace(known, stale=True)
+        return written.copy_(mean)
 
     def _variance(self, leaf: Any) -> Tensor | None:
         known = self.spread(leaf) if isinstance(leaf, Tensor) else None
@@ -167,19 +180,19 @@ class Propagation(Replay):
         return out
 
 
-def _out_of_place(call: Call) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-    """The call without its writing: ``relu_`` as ``relu``, and any function without ``inplace``."""
+def _out_of_place(call: Call) -> Call | None:
+    """A call that writes into what it reads as one that does not, under its rule's name; None for others."""
     name = function_of(call.key)
     if name.endswith("_") and not name.endswith("__"):
         homes = (torch, nn.functional, Tensor)
-        func = next((f for home in homes if (f := getattr(home, name[:-1], None)) is not None), call.func)
-        return func, call.args, call.kwargs
+        func = next((f for home in homes if (f := getattr(home, name[:-1], None)) is not None), None)
+        return None if func is None else call._replace(key=name[:-1], func=func)
     if isinstance(call.func, types.FunctionType) and "inplace" in (given := _parameters(call.func)):
         place = given.index("inplace")
         if call.args[place : place + 1] == (True,) or call.kwargs.get("inplace"):
             kept = {name: value for name, value in call.kwargs.items() if name != "inplace"}
-            return call.func, call.args[:place], kept
-    return call.func, call.args, call.kwargs
+            return call._replace(key=name, args=call.args[:place], kwargs=kept)
+    return None
 
 
 @functools.cache
@@ -205,16 +218,18 @@ def propagated(part: Suffix, make: Callable[[nn.Module, Gates, Prefix], P]) -> t
 def expected_loss(output: Any, reader: Propagation, part: Suffix, samples: int) -> Tensor:
     """Expected loss of each row if the outputs are Gaussian, by quasi-Monte Carlo.
 
-    Antithetic pairs of Sobol normals, the same for all rows: at least ``samples`` of them and twice as many as
-    outputs if their whole covariance is used, made to have the identity for covariance exactly, so that
-    squared errors are exact. Tensors of the output are taken as independent of each other.
+    Antithetic pairs of Sobol normals, the same for all rows: at least ``samples`` of them, and twice as
+    many as outputs if their whole covariance is used, made to have the identity for covariance exactly,
+    so that squared errors are exact. Tensors of the output are taken as independent of each other.
 
     Raises:
         CriterionError: no tensor of the output depends on the units, or one has more numbers than Sobol
             sequences have dimensions.
     """
     leaves, form = tree_flatten(output)
-    known = {place: spread for place, leaf in enumerate(leaves) if (spread := reader.spread(leaf)) is not None}
+    known = {
+        place: spread for place, leaf in enumerate(leaves) if (spread := reader.spread(leaf)) is not None
+    }
     if not known:
         raise CriterionError(
             f"no tensor of the model's output is known to depend on the units of group {part.name}, so there "
@@ -225,7 +240,7 @@ def expected_loss(output: Any, reader: Propagation, part: Suffix, samples: int) 
     full = max((root.shape[1] for root in roots.values() if root.ndim == 3), default=0)
     if numbers > torch.quasirandom.SobolEngine.MAXDIM:
         raise CriterionError(
-            f"the model's output has {numbers:,} random numbers per example, and quasi-Monte Carlo takes up to "
+            f"the model's output has {numbers:,} random numbers per example; quasi-Monte Carlo takes up to "
             f"{torch.quasirandom.SobolEngine.MAXDIM:,}; use Path()."
         )
     noise = normals(numbers, max(-(-samples // 2), full))
@@ -248,7 +263,7 @@ def _root(spread: Spread) -> Tensor:
         covariance = precise(spread.covariance())
         size = covariance.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
         eye = torch.eye(covariance.shape[1], dtype=covariance.dtype, device=covariance.device)
-        root = torch.linalg.cholesky(covariance + (small + small * size.detach()) * eye)
+        root: Tensor = torch.linalg.cholesky(covariance + (small + small * size.detach()) * eye)
         return root * (size.detach() > 0)
     variance = precise(spread.variance).flatten(1)
     return torch.where(variance > small, torch.where(variance > small, variance, 1).sqrt(), 0)
@@ -257,7 +272,7 @@ def _root(spread: Spread) -> Tensor:
 def _drawn(mean: Tensor, root: Tensor, noise: Tensor) -> Tensor:
     """Samples of an output, one after another along the rows."""
     noise = noise.to(root)
-    deviation = torch.einsum("sp,rop->sro", noise, root) if root.ndim == 3 else noise[:, None] * root
+    deviation: Tensor = torch.einsum("sp,rop->sro", noise, root) if root.ndim == 3 else noise[:, None] * root
     return (mean + deviation.view(-1, *mean.shape).to(mean)).flatten(0, 1)
 
 

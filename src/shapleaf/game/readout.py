@@ -15,6 +15,7 @@ from ..masking import Gate
 from .game import precise
 from .moments import contraction
 
+
 class Call(NamedTuple):
     """A function call of a model, and its name."""
 
@@ -120,7 +121,7 @@ class Readout:
 
     @cached_property
     def products(self) -> Tensor:
-        """Sum over units of the products of contributions to two outputs, ``(examples, outputs, outputs)``."""
+        """Sum over units of products of contributions to two outputs, ``(examples, outputs, outputs)``."""
         outputs = self.total.shape[1]
         found = precise(self.total.new_zeros(len(self.total), outputs, outputs))
         for rows, _, part in self._chunks():
@@ -180,7 +181,9 @@ class Readout:
             if self._whole:
                 one_by_one = torch.eye(self.players, device=read.device, dtype=read.dtype)[units]
                 every = read.narrow(self._axis, 0, len(self._columns))
-                return torch.stack([self._run(every * self._spread(u[None])).flatten(1) for u in one_by_one], 1)
+                return torch.stack(
+                    [self._run(every * self._spread(u[None])).flatten(1) for u in one_by_one], 1
+                )
             weight = torch.cat([self._weight, torch.zeros_like(self._weight[:, :1])], 1)
             if self._linear:
                 own = read.index_select(-1, table.flatten()).reshape(len(read), -1, *table.shape)
