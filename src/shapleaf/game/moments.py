@@ -62,6 +62,13 @@ def leaky_relu(mean: Tensor, variance: Tensor, slope: Tensor | float) -> tuple[T
     return out, slope**2 * variance + (1 - slope) ** 2 * spread + 2 * slope * (1 - slope) * common
 
 
+def clipped(mean: Tensor, variance: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """Moments of a Gaussian clipped to a range: the difference of two rectifiers, ``high - low`` apart."""
+    (one, spread), (two, beyond) = relu(mean - low, variance), relu(mean - high, variance)
+    common = beyond + two * (two + (high - low) - one)
+    return low + one - two, (spread + beyond - 2 * common).clamp(min=0)
+
+
 def larger(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Moments of the larger of two independent Gaussians (Clark 1961), as ``x2 + relu(x1 - x2)``."""
     difference, both = first[0] - second[0], first[1] + second[1]
@@ -156,6 +163,12 @@ def _parametric(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], v
     mean, variance = _only_first(args, kwargs, var)
     slope = argument(args, kwargs, 1, "weight")
     return leaky_relu(mean, variance, slope.reshape(-1, *[1] * (mean.ndim - 2)))
+
+
+def _clipped(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], var: Variances) -> Pair:
+    low, high = (0, 6) if _name(func) == "relu6" else (-1, 1)
+    low, high = argument(args, kwargs, 1, "min_val", low), argument(args, kwargs, 2, "max_val", high)
+    return clipped(*_only_first(args, kwargs, var), low, high)
 
 
 def _activated(func: Function, args: tuple[Any, ...], kwargs: dict[str, Any], var: Variances) -> Pair:
@@ -353,13 +366,14 @@ RULES: dict[str, Rule] = _table(
         (_rectified, "relu"),
         (_leaking, "leaky_relu"),
         (_parametric, "prelu"),
+        (_clipped, "relu6 hardtanh"),
         (
             _activated,
-            "gelu silu sigmoid tanh hardswish hardsigmoid hardtanh relu6 softplus elu selu celu",
+            "gelu silu sigmoid tanh hardswish hardsigmoid softplus elu selu celu",
         ),
         (
             _activated,
-            "mish logsigmoid softsign tanhshrink clamp clip clamp_min clamp_max abs square exp",
+            "mish logsigmoid softsign tanhshrink abs square exp",
         ),
         (_pooled, "max_pool1d max_pool2d max_pool3d"),
         (_globally_pooled, "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"),
