@@ -25,7 +25,58 @@ Place = tuple[str, bool]
 
 @dataclass(frozen=True, slots=True)
 class OwenMoments:
-    """x."""
+    """Slopes of the expected loss, which mean and variance carried through the network give.
+
+    Owen (1972): with every unit present with probability *q*, independently, let ``M(q)`` be the expected
+    loss; then the Shapley value of unit *i* is the integral of ``-dM/dq_i`` over *q* from 0 to 1, here a
+    Gauss-Legendre sum over ``points`` values of *q*. ``M`` is not sampled: the call that reads the units
+    gets the exact mean ``sum_j q_j c_j`` and variance ``sum_j q_j(1 - q_j) c_j**2`` of what they contribute
+    (``c_j``: what unit j adds, all of its places together), and every call behind it turns means and
+    variances into means and variances as if its elements were independent and Gaussian, as in DASP
+    (Ancona et al. 2019). One backward pass gives the slopes with respect to all units. Without the
+    variance this is ``Path()``, integrated gradients.
+
+    Outputs of a last linear layer are Gaussian with their whole covariance (up to 256 outputs; beyond, and
+    behind anything else, independent). Their expected loss is a mean over ``samples`` quasi-random
+    outputs, the same for all examples and values of *q*, and twice as many as outputs at least.
+
+    No variance, and nothing depends on the seed. The bias: elements are correlated, as they share units,
+    and not Gaussian where few units matter. Exact for squared errors of a linear readout, with any number
+    of points; where the units feed the outputs, almost exact. Largest where correlations matter most:
+    averages over places and residual sums behind the units, whose variance comes out too small.
+
+    Costs ``6 * points + 2`` evaluations whatever the number of units, a pass with variances counted as two;
+    the 2 are for ``gap``. Measured on 100 images of CIFAR-10 against converged values, one thread, as rank
+    correlation of the mean | of mean + 2 std, relative error of the mean, of single examples, and seconds:
+
+    ===============================  =============================  ==============================
+    layer (units)                    OwenMoments(), 50 evaluations  Path(16, "gaussian", 4), 194
+    ===============================  =============================  ==============================
+    VGG16, last dense (512)          1.000 | 1.000, .026, .053, .07  1.000 | 1.000, .043, .112, .3
+    VGG16, first dense (512)         1.000 | .999, .040, .108, .12   .999 | .999, .043, .167, .4
+    VGG16, last convolution (512)    .998 | .996, .038, .108, .21    .996 | .994, .045, .193, .6
+    ResNet-20, layer3.1 (64)         .958 | .979, .232, .257, 1.4    .989 | .986, .116, .190, 2.4
+    ===============================  =============================  ==============================
+
+    So take it for dense layers and plain convolutions, and ``Path`` far from the output of residual
+    networks, and wherever there is no rule: behind softmax, layer norms and attention, and for a residual
+    stream, whose later readers see what earlier ones made of it.
+
+    Attributes:
+        points: values of *q*.
+        samples: quasi-random outputs for the expected loss, in antithetic pairs.
+
+    Raises:
+        CriterionError: an argument is out of range; on estimating, the game is not one of a network, a call
+            behind the units has no rule, or the units are read by other than linear layers and convolutions.
+
+    >>> import shapleaf as sl
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> data = [(torch.ones(5, 2), torch.zeros(5, dtype=torch.long))]
+    >>> shapley = sl.Shapley(OwenMoments(points=4))
+    >>> sl.attribute(model, sl.trace(model, torch.ones(1, 2)), data, shapley).evaluations
+    {'0': 26}
+    """
 
     points: int = 8
     samples: int = 32

@@ -26,6 +26,10 @@ from .suffix import Prefix, Replay, Suffix
 FULL = 256
 """Outputs up to which their whole covariance is used."""
 
+SHAPED = {f"new_{name}" for name in ("zeros", "ones", "full", "empty", "tensor")}
+SHAPED |= {f"{name}_like" for name in ("zeros", "ones", "full", "empty")}
+"""Functions that read the shape of a tensor only."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spread:
@@ -96,7 +100,11 @@ class Propagation(Replay):
                 why = "what it reads depends on the units already, through another call that reads them"
                 raise refusal(self.part.name, key, why)
             return self._read(call, gates)
-        return self._follow(call) if random else super().behind(key, func, args, kwargs)
+        return (
+            self._follow(call)
+            if random and function_of(key) not in SHAPED
+            else super().behind(key, func, args, kwargs)
+        )
 
     def _read(self, call: Call, gates: dict[int, Gate]) -> Any:
         if call.key not in self.readouts:
