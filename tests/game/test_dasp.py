@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def squared(output: Tensor, target: Tensor) -> Tensor:
 
 def dense(units: int, *hidden: int) -> nn.Module:
     sizes = [6, units, *hidden, CLASSES]
-    layers = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())]
+    layers = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.ReLU())]
     return settle(nn.Sequential(*layers[:-1]))
 
 
@@ -52,7 +53,7 @@ def data(model: nn.Module, examples: int = 20) -> tuple[Tensor, Tensor]:
 def game(model: nn.Module, loss: Any = _context.cross_entropy, *cuts: int, **options: Any) -> LayerGame:
     x, y = data(model)
     ends = [0, *cuts, len(x)]
-    batches = [Batch(x[a:b], y[a:b], a) for a, b in zip(ends, ends[1:], strict=False)]
+    batches = [Batch(x[a:b], y[a:b], a) for a, b in pairwise(ends)]
     return LayerGame(model, sl.trace(model, x)["0"], batches, loss, **options)
 
 

@@ -33,7 +33,7 @@ def ruled(func: Callable[..., Any], mean: Tensor, variance: Tensor, *rest: Any, 
 
 
 def drawn(mean: Tensor, variance: Tensor) -> Tensor:
-    """Samples ``(draws, ...)`` of the first example: of each element every quantile once (Latin hypercube)."""
+    """Samples of the first example, of each element every quantile once (Latin hypercube)."""
     order = random(DRAWS, mean[0].numel(), seed=2).argsort(0)
     noise = torch.special.ndtri((order + 0.5) / DRAWS)
     return mean[:1] + variance[:1].sqrt() * noise.view(DRAWS, *mean.shape[1:]) / noise[:, 0].std(correction=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ def squared(output: Tensor, target: Tensor) -> Tensor:
 def dense(units: int, *hidden: int) -> tuple[nn.Module, Tensor, Tensor]:
     """A random network of dense layers, and 20 examples."""
     sizes = [6, units, *hidden, CLASSES]
-    layers = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())]
+    layers = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.ReLU())]
     return settle(nn.Sequential(*layers[:-1])), 2 * random(20, 6), torch.arange(20) % CLASSES
 
 
@@ -58,7 +59,7 @@ def played(
 ) -> Estimate:
     model, x, y = net
     ends = [0, *cuts, len(x)]
-    batches = [Batch(x[a:b], y[a:b], a) for a, b in zip(ends, ends[1:], strict=False)]
+    batches = [Batch(x[a:b], y[a:b], a) for a, b in pairwise(ends)]
     with _context.inference(model):
         return estimator.estimate(LayerGame(model, sl.trace(model, x)[group], batches, loss, **options))
 
@@ -107,7 +108,8 @@ def test_units_that_feed_the_outputs_are_nearly_exact() -> None:
     net = dense(12)
     exact = played(net, Exact()).values
     moments, path = (relative_error(played(net, how).values, exact) for how in (OwenMoments(8), Path(16)))
-    assert moments < 0.015 < 0.06 < path
+    assert moments < 0.015
+    assert path > 3 * moments
 
 
 def test_behind_a_layer_it_beats_the_straight_path_at_the_same_cost() -> None:
@@ -124,7 +126,8 @@ def test_gap_closes_with_more_points() -> None:
     """There is no variance at either end, so the integral of the slope is what the ends differ by."""
     gaps = [played(dense(10, 16), OwenMoments(points)).gap for points in (4, 64)]
     few, many = (gap.abs().max().item() for gap in gaps if gap is not None)
-    assert many < 0.005 < 0.05 < few
+    assert many < 0.005
+    assert few > 10 * many
 
 
 def test_convolution_norm_and_max_pool() -> None:

@@ -39,6 +39,13 @@ CASES: dict[str, Case] = {
         [0, 1, 2, 0, 1, 2],
         (6, 1, 1),
     ),
+    "transposed": (
+        F.conv_transpose2d,
+        random(2, 3, 3, 3),
+        (random(3, 4, 2, 2, seed=1), random(4), 2, 0, 1),
+        [2, 0, 1],
+        (3, 1, 1),
+    ),
     "dilated 1-d": (
         F.conv1d,
         random(2, 4, 9),

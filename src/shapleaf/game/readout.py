@@ -28,7 +28,7 @@ class Call(NamedTuple):
 CHUNK = 2**26
 """Bytes of contributions that are held at a time."""
 
-CONVOLUTIONS = {"conv1d", "conv2d", "conv3d"}
+CONVOLUTIONS = {f"conv{kind}{axes}d" for kind in ("", "_transpose") for axes in (1, 2, 3)}
 
 
 def refusal(name: str, key: str, why: str) -> CriterionError:
@@ -70,6 +70,7 @@ class Readout:
             raise refusal(self.name, call.key, "it reads the units and is neither linear nor a convolution")
         read, self._weight, _, self._more, self._rest = contraction(call.args, call.kwargs)
         self._func, self._weight = call.func, self._weight.detach()
+        self._reads = 0 if "transpose" in kind else 1  # the axis of the weight
         if [*gates] != [0] or len(gate.groups) > 1 or read.ndim < 2 or len(read) % examples:
             raise refusal(self.name, call.key, "the units are not in its first argument")
         self._axis = read.ndim - 1 if self._linear else 1
@@ -184,11 +185,12 @@ class Readout:
                 return torch.stack(
                     [self._run(every * self._spread(u[None])).flatten(1) for u in one_by_one], 1
                 )
-            weight = torch.cat([self._weight, torch.zeros_like(self._weight[:, :1])], 1)
+            zero = torch.zeros_like(self._weight.narrow(self._reads, 0, 1))
+            weight = torch.cat([self._weight, zero], self._reads)
             if self._linear:
                 own = read.index_select(-1, table.flatten()).reshape(len(read), -1, *table.shape)
                 by = weight.index_select(1, table.flatten()).unflatten(1, table.shape)
                 return torch.einsum("etup,oup->euto", own, by).flatten(2)
-            pairs = ((read.index_select(1, own), weight.index_select(1, own)) for own in table)
+            pairs = ((read.index_select(1, own), weight.index_select(self._reads, own)) for own in table)
             parts = [self._func(x, w, None, *self._more, **self._rest).flatten(1) for x, w in pairs]
             return torch.stack(parts, 1)
