@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from games import random
-from shapleaf.game.moments import NoRule, leaky_relu, relu, rule_of
+from shapleaf.game.moments import NoRule, rule_of
 
 DRAWS = 10_000
 KERNEL, WEIGHT, SCALE = random(5, 3, 3, 3, seed=5) / 5, random(4, 6, seed=6) / 3, random(3, seed=7)
@@ -102,25 +101,6 @@ def test_without_variance_nothing_but_the_function_is_left(name: str) -> None:
     assert spread.abs().max() < 1e-25
 
 
-@pytest.mark.parametrize("function", [relu, lambda m, v: leaky_relu(m, v, 0.1)])
-def test_rectifiers_stay_precise_and_differentiable_at_the_extremes(function: Any) -> None:
-    """In single precision, with means of 1,000 deviations, where m² - m² would leave nothing."""
-    mean = torch.tensor([1000.0, -1000.0, 0.0, 0.0], requires_grad=True)
-    variance = torch.tensor([1.0, 1.0, 0.0, 1e-9], requires_grad=True)
-    out, spread = function(mean, variance)
-    double, exact = function(mean.double(), variance.double())
-    torch.testing.assert_close(out.double(), double, rtol=1e-6, atol=1e-4)
-    torch.testing.assert_close(spread.double(), exact, rtol=1e-6, atol=1e-8)
-    slopes = torch.autograd.grad((out + spread).sum(), (mean, variance))
-    assert all(slope.isfinite().all() for slope in slopes)
-
-
-def test_relu_of_a_standard_normal() -> None:
-    out, spread = relu(torch.zeros(1).double(), torch.ones(1).double())
-    assert out.item() == pytest.approx(1 / math.sqrt(2 * math.pi), abs=1e-15)
-    assert spread.item() == pytest.approx(0.5 - 1 / (2 * math.pi), abs=1e-15)
-
-
 @pytest.mark.parametrize(
     ("func", "rest", "options"),
     [
@@ -137,14 +117,6 @@ def test_windows_of_max_pooling_are_those_of_torch(func: Any, rest: Any, options
     out, spread = ruled(func, mean, torch.zeros_like(mean), *rest, **options)
     torch.testing.assert_close(out, func(mean, *rest, **options), rtol=0, atol=1e-14)
     assert (spread == 0).all()
-
-
-def test_clark_is_exact_for_two() -> None:
-    """Larger of N(0, 1) and N(0, 1): mean 1/sqrt(pi), variance 1 - 1/pi."""
-    mean = torch.zeros(1, 1, 1, 2).double()
-    out, spread = ruled(F.max_pool2d, mean, torch.ones_like(mean), (1, 2))
-    assert out.item() == pytest.approx(1 / math.sqrt(math.pi), abs=1e-14)
-    assert spread.item() == pytest.approx(1 - 1 / math.pi, abs=1e-14)
 
 
 def test_two_random_tensors_count_as_independent() -> None:

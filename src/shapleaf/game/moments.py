@@ -13,91 +13,20 @@ from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
+
+from .gaussian import activation, clipped, larger, leaky_relu, relu
 
 Pair = tuple[Any, Any]
 Function = Callable[..., Any]
 Variances = Callable[[Any], Tensor | None]
 Rule = Callable[[Function, tuple[Any, ...], dict[str, Any], Variances], Pair]
 
-NODES = 32
-
 
 class NoRule(Exception):  # noqa: N818 - becomes a CriterionError that names the call
     """Why the moments of a call are not known."""
-
-
-def floor(dtype: torch.dtype) -> float:
-    """Variances up to this count as none."""
-    return 1e-12 if dtype == torch.float64 else 1e-8
-
-
-def relu(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Moments of a rectified Gaussian, free of cancellation where the mean is large.
-
-    >>> mean, variance = relu(torch.zeros(1), torch.ones(1))
-    >>> round(mean.item() ** 2 * 2 * math.pi, 4), round(variance.item() + mean.item() ** 2, 4)
-    (1.0, 0.5)
-    """
-    random = variance > floor(variance.dtype)
-    s = torch.where(random, variance, 1).sqrt()
-    a = mean / s
-    below, above, density = torch.special.ndtr(-a), torch.special.ndtr(a), _density(a)
-    rectified = s * (a * above + density)
-    spread = above + a * a * above * below + a * density * (below - above) - density * density
-    return (
-        torch.where(random, rectified, mean.clamp(min=0)),
-        torch.where(random, s * s * spread.clamp(min=0), variance * (mean > 0)),
-    )
-
-
-def leaky_relu(mean: Tensor, variance: Tensor, slope: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Moments of a leaky rectifier: ``slope * x + (1 - slope) * relu(x)``, whose parts are correlated."""
-    rectified, spread = relu(mean, variance)
-    common = variance * _present(mean, variance)  # Stein: Cov(x, f(x)) = Var(x) E f'(x)
-    out = slope * mean + (1 - slope) * rectified
-    return out, slope**2 * variance + (1 - slope) ** 2 * spread + 2 * slope * (1 - slope) * common
-
-
-def clipped(mean: Tensor, variance: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-    """Moments of a Gaussian clipped to a range: the difference of two rectifiers, ``high - low`` apart."""
-    (one, spread), (two, beyond) = relu(mean - low, variance), relu(mean - high, variance)
-    common = beyond + two * (two + (high - low) - one)
-    return low + one - two, (spread + beyond - 2 * common).clamp(min=0)
-
-
-def larger(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Moments of the larger of two independent Gaussians (Clark 1961), as ``x2 + relu(x1 - x2)``."""
-    difference, both = first[0] - second[0], first[1] + second[1]
-    rectified, spread = relu(difference, both)
-    common = second[1] * _present(difference, both)
-    return second[0] + rectified, (second[1] + spread - 2 * common).clamp(min=0)
-
-
-def activation(function: Callable[[Tensor], Tensor], mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Moments of any function of single elements, by a Gauss-Hermite sum over ``NODES`` nodes."""
-    random = variance > floor(variance.dtype)
-    s = torch.where(random, torch.where(random, variance, 1).sqrt(), 0)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
-    weights = weights / weights.sum()
-    seen = [function(mean + node * s) for node in nodes.tolist()]
-    out = sum((w * f for w, f in zip(weights.tolist(), seen, strict=True)), torch.zeros_like(mean))
-    squares = (w * (f - out).square() for w, f in zip(weights.tolist(), seen, strict=True))
-    return out, sum(squares, torch.zeros_like(mean))
-
-
-def _density(a: Tensor) -> Tensor:
-    return torch.exp(-0.5 * a * a) / math.sqrt(2 * math.pi)
-
-
-def _present(mean: Tensor, variance: Tensor) -> Tensor:
-    """Probability of being positive."""
-    random = variance > floor(variance.dtype)
-    normal = torch.special.ndtr(mean / torch.where(random, variance, 1).sqrt())
-    return torch.where(random, normal, (mean > 0).to(mean))
 
 
 def rule_of(name: str) -> Rule | None:

@@ -25,7 +25,7 @@ class Call(NamedTuple):
     kwargs: dict[str, Any]
 
 
-CHUNK = 2**26
+CHUNK = 2**23
 """Bytes of contributions that are held at a time."""
 
 CONVOLUTIONS = {f"conv{kind}{axes}d" for kind in ("", "_transpose") for axes in (1, 2, 3)}
