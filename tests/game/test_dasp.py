@@ -141,6 +141,18 @@ def test_convolution_norm_and_max_pool() -> None:
     assert correlation(found, exact) > 0.85
 
 
+def test_single_precision_is_enough() -> None:
+    """Eight units straight into five and fewer logits: covariances are singular and must stay definite."""
+    for units in (3, 8):
+        model = dense(units)
+        exact = played(model, DASP()).values
+        x, y = data(model)
+        single, graph = model.float(), sl.trace(model, x.float())
+        shapley = sl.Shapley(DASP())
+        found = sl.attribute(single, graph, [(x.float(), y)], shapley, aggregate=None).values["0"]
+        torch.testing.assert_close(found, exact, rtol=0, atol=1e-4)
+
+
 def test_cost_and_what_is_reported() -> None:
     for estimator, sizes in ((DASP(), 7), (DASP(3), 3), (DASP(20), 7)):
         estimate = played(dense(7, 5), estimator)

@@ -159,6 +159,18 @@ def test_batches_make_no_difference(net: Any, cuts: tuple[int, ...]) -> None:
     torch.testing.assert_close(cut, whole, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("rows", [1, 7, 40])
+def test_memory_makes_no_difference(rows: int) -> None:
+    """Four times what a gradient through masks takes, so that 7 rows are 1 at a time."""
+    net = maps()
+    whole = played(net, OwenMoments(3))
+    with _context.inference(net[0]):
+        one = LayerGame(net[0], sl.trace(*net[:2])["0"], [Batch(*net[1:])], _context.cross_entropy).parts[0]
+    cut = played(net, OwenMoments(3), memory=rows * one.row_bytes)
+    torch.testing.assert_close(cut.values, whole.values, rtol=0, atol=1e-10)
+    assert cut.evaluations == whole.evaluations
+
+
 def test_absent_units_may_leave_their_means_behind() -> None:
     model, x, y = dense(8, 10)
     graph, means = sl.trace(model, x), sl.CalibrationMean()

@@ -18,7 +18,7 @@ from shapleaf.data import Batch
 from shapleaf.errors import CriterionError
 from shapleaf.game import OwenMoments
 from shapleaf.game.layer import LayerGame
-from shapleaf.game.propagation import Spread, expected_loss, normals
+from shapleaf.game.propagation import Spread, expected_loss, normals, pieces
 from zoo import Apply, settle
 
 X, Y = random(6, 3), torch.arange(6) % 4
@@ -150,6 +150,23 @@ def test_outputs_in_a_dictionary() -> None:
 def test_an_output_that_does_not_depend_on_the_units_is_refused() -> None:
     with pytest.raises(CriterionError, match="no tensor of the model's output is known to depend"):
         values(lambda self, x: self.c(x).new_zeros(6, 4))
+
+
+def test_pieces_are_even_runs_within_memory() -> None:
+    model = settle(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 4)))
+    group = sl.trace(model, X)["0"]
+    with _context.inference(model):
+        row = LayerGame(model, group, [Batch(X, Y)], _context.cross_entropy).parts[0].row_bytes
+        found = {
+            rows: [
+                piece.examples
+                for piece in pieces(
+                    LayerGame(model, group, [Batch(X, Y)], _context.cross_entropy, memory=rows * row)
+                )
+            ]
+            for rows in (100, 16, 6)
+        }
+    assert found == {100: [6], 16: [3, 3], 6: [1] * 6}
 
 
 def played(mean: Tensor, covariance: Tensor, *, full: bool, samples: int = 32) -> Tensor:

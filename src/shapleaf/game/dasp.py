@@ -149,8 +149,10 @@ class _Drawn(Propagation):
         variance = over(readout.squares) - own.square() - rest.square() / max(self._others, 1)
 
         def covariance() -> Tensor:
-            mine, others = precise(own), precise(rest)
-            products = over(readout.products) - mine[:, :, None] * mine[:, None]
+            exact = readout.exact
+            mine = exact.contribution(precise(self._one))
+            others = over(exact.total) - mine
+            products = over(exact.products) - mine[:, :, None] * mine[:, None]
             products -= others[:, :, None] * others[:, None] / max(self._others, 1)
             return precise(scale)[..., None] * products
 

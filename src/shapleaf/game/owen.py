@@ -15,7 +15,7 @@ from .._ranks import gather
 from ..errors import CriterionError
 from ..masking import Gates
 from .game import Estimate, Game, ends, precise
-from .propagation import Propagation, expected_loss, layer_game, propagated
+from .propagation import Propagation, expected_loss, layer_game, pieces, propagated
 from .readout import Readout
 from .suffix import Prefix, Suffix
 
@@ -91,7 +91,7 @@ class OwenMoments:
         """Values of every example; nothing is drawn, so the seed makes no difference."""
         layer, before = layer_game(game, "OwenMoments"), game.evaluations
         nobody, everybody = ends(layer)
-        mine = [self._of(part) for part in layer.parts]
+        mine = [self._of(part) for part in pieces(layer)]
         if not mine:  # more ranks than examples
             mine = [nobody.new_zeros(0, layer.players)]
         values = gather(torch.cat(mine), layer.examples)
@@ -124,7 +124,7 @@ class OwenMoments:
                 if slope is not None:  # d/dq_i of q_i (1 - q_i) c_i^2 is (1 - 2 q_i) c_i^2
                     due[place] = due.get(place, 0) + weight * (1 - 2 * q) * slope
         for (key, products), slope in due.items():
-            against = readouts[key].against_products if products else readouts[key].against_squares
+            against = readouts[key].exact.against_products if products else readouts[key].against_squares
             values -= precise(against(slope))
         return values
 
@@ -156,6 +156,6 @@ class _Bernoulli(Propagation):
             return self._scale * known + slope
 
         def covariance() -> Tensor:
-            return leaf(readout.products, products=True)
+            return leaf(readout.exact.products, products=True)
 
         return leaf(readout.squares, products=False), covariance

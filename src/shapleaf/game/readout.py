@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -96,6 +97,15 @@ class Readout:
     def _groups(self) -> int:
         return int(self._rest.get("groups", self._more[3] if len(self._more) > 3 else 1))
 
+    @cached_property
+    def exact(self) -> Readout:
+        """The same in double precision: differences of products must stay a covariance."""
+        twin = copy.copy(self)
+        for name in ("total", "squares", "products"):
+            vars(twin).pop(name, None)
+        twin._elements, twin._weight = precise(self._elements), precise(self._weight)
+        return twin
+
     def contribution(self, factor: Tensor) -> Tensor:
         """What the call makes of the units' elements times a factor ``(rows, units)``, without a bias.
 
@@ -124,10 +134,9 @@ class Readout:
     def products(self) -> Tensor:
         """Sum over units of products of contributions to two outputs, ``(examples, outputs, outputs)``."""
         outputs = self.total.shape[1]
-        found = precise(self.total.new_zeros(len(self.total), outputs, outputs))
+        found = self.total.new_zeros(len(self.total), outputs, outputs)
         for rows, _, part in self._chunks():
-            exact = precise(part)
-            found[rows] += exact.transpose(1, 2) @ exact
+            found[rows] += part.transpose(1, 2) @ part
         return found
 
     def against_squares(self, slope: Tensor) -> Tensor:
@@ -147,8 +156,7 @@ class Readout:
         """The same of products of contributions, with a slope ``(examples, outputs, outputs)``."""
         found = slope.new_zeros(len(slope), self.players)
         for rows, units, part in self._chunks():
-            exact = part.to(slope)
-            found[rows, units] = ((exact @ slope[rows]) * exact).sum(2)
+            found[rows, units] = ((part @ slope[rows]) * part).sum(2)
         return found
 
     def _run(self, read: Tensor, *, square: bool = False) -> Tensor:

@@ -87,6 +87,11 @@ class Suffix:
         """What absent units leave behind; zero if None."""
         return self._fill
 
+    def some(self, start: int, stop: int) -> Suffix:
+        """A run of these examples on their own."""
+        batch = self._batch[start:stop]
+        return Suffix(self._model, self._gates.groups[0], batch, self._loss, self._fill, self)
+
     def losses(self, output: Any, times: int = 1) -> Tensor:
         """Losses of outputs that hold these examples so many times over, one after another."""
         target = tree_map(lambda leaf: _repeated(leaf, self.examples, times), self._batch.target)
