@@ -41,7 +41,7 @@ class DASP:
     Costs ``4 * players * sizes + 2`` evaluations. Measured on 100 images of CIFAR-10 against converged
     values, one thread, as rank correlation of the mean | of mean + 2 std, relative error of the mean, of
     single examples, and seconds: last dense layer of a VGG16 (512 units) with 4 sizes 1.000 | 1.000, .035,
-    .056, 9.1, with one .934 | .991, .611, .491, 2.0; ResNet-20 layer3.1 (64 units) with 4 sizes .944 | .976,
+    .056, 8.1, with one .934 | .991, .611, .491, 2.0; ResNet-20 layer3.1 (64 units) with 4 sizes .944 | .976,
     .335, .275, 37, with one .683 | .962, .649, .518, 10. ``OwenMoments()`` propagates the same moments with
     the same accuracy for 50 evaluations and is what to use; this one is here for comparison with the
     literature, and for a handful of units, where its gap is a second opinion.

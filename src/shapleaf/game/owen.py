@@ -49,14 +49,14 @@ class OwenMoments:
     the 2 are for ``gap``. Measured on 100 images of CIFAR-10 against converged values, one thread, as rank
     correlation of the mean | of mean + 2 std, relative error of the mean, of single examples, and seconds:
 
-    ===============================  =============================  ==============================
-    layer (units)                    OwenMoments(), 50 evaluations  Path(16, "gaussian", 4), 194
-    ===============================  =============================  ==============================
-    VGG16, last dense (512)          1.000 | 1.000, .026, .053, .07  1.000 | 1.000, .043, .112, .3
-    VGG16, first dense (512)         1.000 | .999, .040, .108, .12   .999 | .999, .043, .167, .4
-    VGG16, last convolution (512)    .998 | .996, .038, .108, .21    .996 | .994, .045, .193, .6
-    ResNet-20, layer3.1 (64)         .958 | .979, .232, .257, 1.4    .989 | .986, .116, .190, 2.4
-    ===============================  =============================  ==============================
+    ============================  ===============================  ================================
+    layer (units)                 OwenMoments(), 50 evaluations    Path(16, "gaussian", 4), 194
+    ============================  ===============================  ================================
+    VGG16, last dense (512)       1.000 | 1.000, .026, .053, .05   1.000 | 1.000, .043, .112, .26
+    VGG16, first dense (512)      1.000 | .999, .040, .108, .11    .999 | .999, .043, .167, .40
+    VGG16, last conv. (512)       .998 | .996, .038, .108, .15     .996 | .994, .045, .193, .61
+    ResNet-20, layer3.1 (64)      .958 | .979, .232, .257, 1.3     .989 | .986, .116, .190, 2.4
+    ============================  ===============================  ================================
 
     So take it for dense layers and plain convolutions, and ``Path`` far from the output of residual
     networks, and wherever there is no rule: behind softmax, layer norms and attention, and for a residual
