@@ -28,6 +28,7 @@ criteria = {
     "path": sl.Shapley(), "orders": sl.Shapley(sl.Permutation(2)),
     "paper": sl.Shapley(sl.Permutation(2, False, True)),
     "exact": sl.Shapley(sl.Exact()), "one": sl.LeaveOneOut(), "taylor": sl.Taylor(),
+    "owen": sl.Shapley(sl.OwenMoments(2)), "dasp": sl.Shapley(sl.DASP(2)),
 }
 graph = sl.trace(model, x)
 for name, criterion in criteria.items():
@@ -50,7 +51,7 @@ def test_two_ranks_give_the_scores_of_one(tmp_path: Path) -> None:
     run(1, tmp_path)
     run(2, tmp_path)
     names = sorted(path.name.removesuffix("-0-1.safetensors") for path in tmp_path.glob("*-0-1.safetensors"))
-    assert names == ["exact", "one", "orders", "paper", "path", "taylor"]
+    assert names == ["dasp", "exact", "one", "orders", "owen", "paper", "path", "taylor"]
     for name in names:
         one, *two = (
             sl.Scores.load(tmp_path / f"{name}-{tail}.safetensors") for tail in ("0-1", "0-2", "1-2")

@@ -28,7 +28,7 @@ _PUBLIC = {
     "programs": "program",
     "costs": "cost",
     "masking": "masked Zero CalibrationMean",
-    "game": "Exact Permutation Path Corrected Regression Adaptive Estimate",
+    "game": "Exact Permutation Path OwenMoments Corrected Regression DASP Adaptive Estimate",
     "criteria": "Random WeightNorm APoZ Sensitivity Taylor LeaveOneOut Shapley Criterion Needs",
     "aggregation": "Mean MeanPlusStd AbsMean Quantile",
     "attribution": "attribute",

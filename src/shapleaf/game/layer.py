@@ -56,7 +56,7 @@ class LayerGame:
         self.players, self.name = group.size, group.name
         self.ids = tuple(example for batch in batches for example in batch.ids)
         self.examples = len(self.ids)
-        self.evaluations = 0
+        self.evaluations, self.memory = 0, memory
         rank, world = ranks()
         self._mine = shares(self.examples, world)[rank]
         # Learn from a few examples what one of them takes.

@@ -82,6 +82,21 @@ class Suffix:
         """Loss of each example and the model's output, run by a reader made for it."""
         return self._run(reader(self._model, self._gates, self._prefix))
 
+    @property
+    def fill(self) -> Fill | None:
+        """What absent units leave behind; zero if None."""
+        return self._fill
+
+    def some(self, start: int, stop: int) -> Suffix:
+        """A run of these examples on their own."""
+        batch = self._batch[start:stop]
+        return Suffix(self._model, self._gates.groups[0], batch, self._loss, self._fill, self)
+
+    def losses(self, output: Any, times: int = 1) -> Tensor:
+        """Losses of outputs that hold these examples so many times over, one after another."""
+        target = tree_map(lambda leaf: _repeated(leaf, self.examples, times), self._batch.target)
+        return _context.per_example(self._loss, output, target, times * self.examples)
+
     def tiled(self, times: int) -> Suffix | None:
         """The same examples so many times over, one after another; None where that cannot be done.
 
