@@ -34,7 +34,7 @@ class OwenMoments:
     (``c_j``: what unit j adds, all of its places together), and every call behind it turns means and
     variances into means and variances as if its elements were independent and Gaussian, as in DASP
     (Ancona et al. 2019). One backward pass gives the slopes with respect to all units. Without the
-    variance this is ``Path()``, integrated gradients.
+    variance this is ``Path(points, "line")``, integrated gradients.
 
     Outputs of a last linear layer are Gaussian with their whole covariance (up to 256 outputs; beyond, and
     behind anything else, independent). Their expected loss is a mean over ``samples`` quasi-random

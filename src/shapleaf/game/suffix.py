@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .. import _context
 from ..data import Batch
-from ..errors import ShapleafError
+from ..errors import CriterionError, ShapleafError
 from ..masking import Fill, Gate, Gates, Masks, Reader
 from ..records import Group
 
@@ -79,8 +79,18 @@ class Suffix:
         return loss.detach(), gradient
 
     def through(self, reader: Callable[[nn.Module, Gates, Prefix], Replay]) -> tuple[Tensor, Any]:
-        """Loss of each example and the model's output, run by a reader made for it."""
-        return self._run(reader(self._model, self._gates, self._prefix))
+        """Loss of each example and the model's output, run by a reader made for it.
+
+        Raises:
+            CriterionError: the model called other functions than the time before.
+        """
+        try:
+            return self._run(reader(self._model, self._gates, self._prefix))
+        except _Diverged as error:
+            raise CriterionError(
+                f"the model takes another way each time it is run ({error}) at {self.name}; use Path() or "
+                "Permutation(), which run it as a whole then."
+            ) from error
 
     @property
     def fill(self) -> Fill | None:
