@@ -114,15 +114,7 @@ def run(method: Method, study: Study, remove: float, seed: int, options: argpars
     for layer in study.network.layers:
         graph = sl.trace(model, calibration[0][:2])
         start = time.perf_counter(), time.process_time()
-        scores = sl.attribute(
-            model,
-            graph,
-            calibration,
-            method.criterion,
-            aggregate=method.aggregate,
-            groups=[layer],
-            seed=seed,
-        )
+        scores = method.scores(model, graph, layer, calibration, seed)
         wall, cpu = wall + time.perf_counter() - start[0], cpu + time.process_time() - start[1]
         plan = sl.allocate(scores, sl.Units(remove=remove), multiple_of=1)
         sl.prune_(model, plan, compensate=sl.FoldMean(calibration) if options.fold else None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor, nn
+
 import shapleaf as sl
 from shapleaf.aggregation import Aggregation
 from shapleaf.criteria import Criterion
@@ -16,6 +18,20 @@ class Method:
     name: str
     criterion: Criterion
     aggregate: Aggregation
+
+    def scores(
+        self, model: nn.Module, graph: sl.Graph, layer: str, calibration: tuple[Tensor, Tensor], seed: int
+    ) -> sl.Scores:
+        """The units of one layer scored on the calibration images."""
+        return sl.attribute(
+            model,
+            graph,
+            calibration,
+            self.criterion,
+            aggregate=self.aggregate,
+            groups=[layer],
+            seed=seed,
+        )
 
 
 PAPER = sl.Shapley(sl.Permutation(5, antithetic=False, shared=True))

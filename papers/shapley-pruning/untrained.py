@@ -145,16 +145,7 @@ def run(method: Method, study: Study, seed: int, options: argparse.Namespace) ->
 def prune(model: nn.Module, layer: str, method: Method, calibration: tuple[Tensor, Tensor], seed: int) -> int:
     """Remove the units of one layer that score below zero; how many that were. The best one stays."""
     graph = sl.trace(model, calibration[0][:2])
-    scores = sl.attribute(
-        model,
-        graph,
-        calibration,
-        method.criterion,
-        aggregate=method.aggregate,
-        groups=[layer],
-        seed=seed,
-    )
-    values = scores.values[layer]
+    values = method.scores(model, graph, layer, calibration, seed).values[layer]
     keep = torch.nonzero(values >= values.max().clamp(max=0)).flatten().tolist()
     sl.prune_(model, sl.plan(graph, {layer: keep}))
     return len(values) - len(keep)

@@ -107,7 +107,9 @@ def test_cost_does_not_depend_on_units_and_nothing_is_drawn() -> None:
 def test_units_that_feed_the_outputs_are_nearly_exact() -> None:
     net = dense(12)
     exact = played(net, Exact()).values
-    moments, path = (relative_error(played(net, how).values, exact) for how in (OwenMoments(8), Path(16)))
+    moments, path = (
+        relative_error(played(net, how).values, exact) for how in (OwenMoments(8), Path(16, "line"))
+    )
     assert moments < 0.015
     assert path > 3 * moments
 
@@ -115,7 +117,7 @@ def test_units_that_feed_the_outputs_are_nearly_exact() -> None:
 def test_behind_a_layer_it_beats_the_straight_path_at_the_same_cost() -> None:
     net = dense(12, 32)
     exact = played(net, Exact()).values
-    moments, path = played(net, OwenMoments(8)), played(net, Path(16))
+    moments, path = played(net, OwenMoments(8)), played(net, Path(16, "line"))
     assert moments.evaluations == path.evaluations == 50
     assert relative_error(moments.values, exact) < 0.1
     assert relative_error(moments.values, exact) < 0.6 * relative_error(path.values, exact)

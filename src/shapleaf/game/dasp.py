@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._ranks import gather
 from ..errors import CriterionError
 from ..masking import Gates
-from .game import Estimate, Game, ends, precise
+from .game import Estimate, Game, precise
 from .layer import LayerGame
-from .propagation import Propagation, expected_loss, layer_game, propagated
+from .propagation import Propagation, carried, expected_loss, layer_game, propagated
 from .readout import Readout
 from .suffix import Prefix, Suffix
 
@@ -71,21 +70,10 @@ class DASP:
 
     def estimate(self, game: Game, seed: int = 0) -> Estimate:
         """Values of every example; nothing is drawn, so the seed makes no difference."""
-        layer, before = layer_game(game, "DASP"), game.evaluations
-        nobody, everybody = ends(layer)
+        layer = layer_game(game, "DASP")
         sizes = coalition_sizes(layer.players, self.sizes)
-        mine = [self._of(part, sizes, layer) for part in layer.parts]
-        if not mine:  # more ranks than examples
-            mine = [nobody.new_zeros(0, layer.players)]
-        values = gather(torch.cat(mine), layer.examples)
-        layer.evaluations += 4 * layer.players * len(sizes)
-        return Estimate(
-            values=values,
-            stderr=None,
-            evaluations=layer.evaluations - before,
-            shared=False,
-            gap=nobody - everybody - values.sum(1),
-        )
+        mine = (self._of(part, sizes, layer) for part in layer.parts)
+        return carried(layer, mine, 4 * layer.players * len(sizes))
 
     def _of(self, part: Suffix, sizes: list[int], game: LayerGame) -> Tensor:
         """Values ``(examples, units)`` of one piece of the examples."""

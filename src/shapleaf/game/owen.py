@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import _context
-from .._ranks import gather
 from ..errors import CriterionError
 from ..masking import Gates
-from .game import Estimate, Game, ends, precise
-from .propagation import Propagation, expected_loss, layer_game, pieces, propagated
+from .game import Estimate, Game, precise
+from .propagation import Propagation, carried, expected_loss, layer_game, pieces, propagated
 from .readout import Readout
 from .suffix import Prefix, Suffix
 
@@ -89,20 +88,8 @@ class OwenMoments:
 
     def estimate(self, game: Game, seed: int = 0) -> Estimate:
         """Values of every example; nothing is drawn, so the seed makes no difference."""
-        layer, before = layer_game(game, "OwenMoments"), game.evaluations
-        nobody, everybody = ends(layer)
-        mine = [self._of(part) for part in pieces(layer)]
-        if not mine:  # more ranks than examples
-            mine = [nobody.new_zeros(0, layer.players)]
-        values = gather(torch.cat(mine), layer.examples)
-        layer.evaluations += 6 * self.points
-        return Estimate(
-            values=values,
-            stderr=None,
-            evaluations=layer.evaluations - before,
-            shared=False,
-            gap=nobody - everybody - values.sum(1),
-        )
+        layer = layer_game(game, "OwenMoments")
+        return carried(layer, (self._of(part) for part in pieces(layer)), 6 * self.points)
 
     def _of(self, part: Suffix) -> Tensor:
         """Values ``(examples, units)`` of one piece of the examples."""

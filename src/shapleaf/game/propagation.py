@@ -6,7 +6,7 @@ import functools
 import inspect
 import types
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from .._calls import function_of
+from .._ranks import gather
 from ..errors import CriterionError
 from ..masking import Gate, Gates, Masks
-from .game import Game, precise
+from .game import Estimate, Game, ends, precise
 from .layer import LayerGame
 from .moments import NoRule, contraction, rule_of
 from .readout import Call, Readout, refusal
@@ -327,3 +328,20 @@ def layer_game(game: Game, estimator: str) -> LayerGame:
             "Path() or Permutation()."
         )
     return game
+
+
+def carried(game: LayerGame, mine: Iterable[Tensor], evaluations: int) -> Estimate:
+    """The estimate from the values of this rank's pieces, which take so many evaluations to compute."""
+    before = game.evaluations
+    nobody, everybody = ends(game)
+    # More ranks than examples leave some without any.
+    found = [*mine] or [nobody.new_zeros(0, game.players)]
+    values = gather(torch.cat(found), game.examples)
+    game.evaluations += evaluations
+    return Estimate(
+        values=values,
+        stderr=None,
+        evaluations=game.evaluations - before,
+        shared=False,
+        gap=nobody - everybody - values.sum(1),
+    )
