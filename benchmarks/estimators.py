@@ -71,7 +71,6 @@ ESTIMATORS: dict[str, Callable[[int], Estimator]] = {
     "4 orders per example, antithetic": lambda _: sl.Permutation(4),
     "4 orders, truncated at 5 %": lambda _: sl.Permutation(4, truncate=0.05),
 }
-MOST_DASP = 64
 PATIENCE = 60.0
 """CPU seconds of a row after which no further seed is begun."""
 AGGREGATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -120,8 +119,8 @@ def names(options: argparse.Namespace, units: int) -> list[str]:
     """The rows that can be run here."""
     rows = [name for name, (needed, _) in RIVALS.items() if importlib.util.find_spec(needed)]
     found = [name for name in (*ESTIMATORS, *rows) if any(part in name for part in options.estimators)]
-    # Thousands of passes that carry variances: only where they take minutes.
-    return [name for name in found if name != "DASP, 4 sizes" or units <= MOST_DASP]
+    most = {"DASP": 64, "regression, 20": 512, "shapiq": 512}  # beyond, hours or tens of gigabytes
+    return [name for name in found if all(units <= n for part, n in most.items() if part in name)]
 
 
 def resumed(options: argparse.Namespace) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def operations(layer: Layer, graph: sl.Graph) -> float:
 
 def matrix_rate(device: str) -> float:
     """Floating-point operations a second of the best of a few large matrix products."""
-    size = 2048 if device == "cpu" else 8192
+    size = 4096 if device == "cpu" else 8192
     a = torch.randn(size, size, device=device)
     seconds = []
     for _ in range(5):
