@@ -47,7 +47,7 @@ def captum(layer: Layer, part: Part, seed: int) -> tuple[Tensor, int]:
     torch.manual_seed(seed)
     with torch.no_grad():
         found = ShapleyValueSampling(lambda z: -losses(part, layer.data[1], z)).attribute(
-            part.z, baselines=0.0, feature_mask=part.index(), n_samples=ORDERS
+            part.z, baselines=0.0, feature_mask=part.index().contiguous(), n_samples=ORDERS
         )
     first = found.movedim(part.dim, 1)[:, :: part.width]
     return first.reshape(*first.shape[:2], -1)[..., 0].double(), ORDERS * units + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -528,3 +529,40 @@ def test_the_data_are_left_as_they_were() -> None:
     assert torch.equal(y, Y)
     assert x.grad is None
     assert not x.requires_grad
+
+
+def test_an_interruption_returns_the_groups_known_by_then() -> None:
+    class Interrupted(sl.Permutation):
+        def estimate(self, game: Any, seed: int = 0) -> sl.Estimate:
+            return dataclasses.replace(sl.Permutation(2).estimate(game, seed), stopped="interrupted")
+
+    scores = attribute(sl.Shapley(Interrupted(2)), aggregate=sl.Mean())
+    assert (list(scores.values), scores.stopped) == (["0"], {"0": "interrupted"})
+    assert "interrupted" in str(scores)
+    plan = sl.allocate(scores, sl.Units(remove=1), multiple_of=1, strategy=sl.Uniform())
+    assert plan.pruned == ("0",)
+
+
+def test_what_stopped_the_sampling_is_kept(tmp_path: Path) -> None:
+    scores = attribute(sl.Shapley(sl.Adaptive(sl.Permutation(), confidence=1, evaluations=100)))
+    assert scores.stopped == {"0": "evaluations", "3": "evaluations"}
+    scores.save(tmp_path / "scores")
+    assert sl.Scores.load(tmp_path / "scores") == scores
+    assert "stopped" not in str(attribute(sl.Taylor()))
+
+
+def test_errors_that_all_examples_share_add_to_the_standard_error() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Sure:
+        needs: ClassVar[sl.Needs] = sl.Needs.GAME
+        common: float
+
+        def score(self, probe: Probe) -> sl.Estimate:
+            values = torch.arange(7.0)[:, None].expand(-1, probe.group.size)
+            common = torch.full((probe.group.size,), self.common)
+            return sl.Estimate(
+                values=values, stderr=None, evaluations=1, shared=False, gap=None, common=common
+            )
+
+    own, both = (attribute(Sure(common), aggregate=sl.Mean()).stderr["0"] for common in (0.0, 3.0))
+    torch.testing.assert_close(both, torch.hypot(own, torch.tensor(3.0, dtype=torch.float64)))

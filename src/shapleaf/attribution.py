@@ -39,8 +39,8 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
     """Score every unit of every group: higher means needed more.
 
     Criteria that need gradients share one forward and one backward among all groups; those that
-    play the game are run group by group. Examples that influence each other are noticed on the first
-    batch. The model is left as it was found.
+    play the game are run group by group over all data, which are held in memory. Examples that
+    influence each other are noticed on the first batch. The model is left as it was found.
 
     Args:
         model: the model that ``graph`` was traced from.
