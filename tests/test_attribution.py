@@ -536,7 +536,7 @@ def test_an_interruption_returns_the_groups_known_by_then() -> None:
         def estimate(self, game: Any, seed: int = 0) -> sl.Estimate:
             return dataclasses.replace(sl.Permutation(2).estimate(game, seed), stopped="interrupted")
 
-    scores = attribute(sl.Shapley(Interrupted(2)), aggregate=sl.Mean())
+    scores = sl.attribute(MODEL, GRAPH, batches(7), sl.Shapley(Interrupted(2)))
     assert (list(scores.values), scores.stopped) == (["0"], {"0": "interrupted"})
     assert "interrupted" in str(scores)
     plan = sl.allocate(scores, sl.Units(remove=1), multiple_of=1, strategy=sl.Uniform())
@@ -544,7 +544,8 @@ def test_an_interruption_returns_the_groups_known_by_then() -> None:
 
 
 def test_what_stopped_the_sampling_is_kept(tmp_path: Path) -> None:
-    scores = attribute(sl.Shapley(sl.Adaptive(sl.Permutation(), confidence=1, evaluations=100)))
+    adaptive = sl.Shapley(sl.Adaptive(sl.Permutation(), confidence=1, evaluations=100))
+    scores = sl.attribute(MODEL, GRAPH, batches(7), adaptive)
     assert scores.stopped == {"0": "evaluations", "3": "evaluations"}
     scores.save(tmp_path / "scores")
     assert sl.Scores.load(tmp_path / "scores") == scores

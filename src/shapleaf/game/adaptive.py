@@ -19,6 +19,9 @@ from .game import Estimate, Game, ends
 from .path import Path
 from .sampling import Ends, Running, Sampler, summary
 
+ENOUGH = 8
+"""Degrees of freedom from which a standard error is believed."""
+
 SAVE_EVERY = 1.0
 """Seconds between two writes of the journal."""
 
@@ -30,7 +33,8 @@ class Adaptive:
     After every draw the scores (mean + ``std`` standard deviations over examples) and their sampling
     error, by the delta method, tell how likely each unit is on the wrong side of a cut. The ranking is
     settled when at every cut at most ``1 - confidence`` of the units are expected there. It knows of the
-    sampler's noise, not of its bias, and not of the choice of examples.
+    sampler's noise, not of its bias, and not of the choice of examples. One example, or draws that all
+    share, take some draws more before their spread is believed.
 
     It can be interrupted (Ctrl-C, once there is a draw): :func:`shapleaf.attribute` then returns the groups
     known by then. With a ``journal`` a later call goes on from there, also after the process was killed, and
@@ -112,11 +116,12 @@ class Adaptive:
         if not running.count:
             return ""
         values, variance = self.sampler.combined(running)
-        if variance is not None:
+        degrees = (running.count - 1) * (1 if self.sampler.shared else len(values))
+        if variance is not None and degrees >= ENOUGH:
             scores, errors = self._score(values, variance)
             if self.stderr is not None and errors.square().mean().sqrt() <= self.stderr:
                 return "stderr"
-            if all(self._settled(scores, errors, share) for share in self.keep):
+            if self.confidence < 1 and all(self._settled(scores, errors, share) for share in self.keep):
                 return "settled"
         if evaluations > self.evaluations:
             return "evaluations"
