@@ -71,7 +71,7 @@ ESTIMATORS: dict[str, Callable[[int], Estimator]] = {
     "4 orders per example, antithetic": lambda _: sl.Permutation(4),
     "4 orders, truncated at 5 %": lambda _: sl.Permutation(4, truncate=0.05),
 }
-PATIENCE = 60.0
+PATIENCE = 30.0
 """CPU seconds of a row after which no further seed is begun."""
 AGGREGATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda values: values.mean(0),

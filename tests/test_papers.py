@@ -181,7 +181,7 @@ def test_layerwise_takes_the_loss_as_units_leave_and_resumes(
         "--networks vgg16 --layers classifier.4 --points 3 --images 4 --test-images 8 --seeds 0 1".split()
     )
     command += ["--data", str(shared), "--out", str(tmp_path), "--methods"]
-    results, key = tmp_path / "layerwise.json", "vgg16 | weight norm | 0"
+    results, key = tmp_path / "layerwise-vgg16.json", "vgg16 | weight norm | 0"
 
     layerwise.main([*command, "weight norm"])
     found = json.loads(results.read_text())
@@ -193,7 +193,7 @@ def test_layerwise_takes_the_loss_as_units_leave_and_resumes(
     bias = models.load("vgg16", shared).model.classifier[6].bias.detach().expand(8, -1)
     alone = torch.nn.functional.cross_entropy(bias, study.test[1]).item()
     assert cell["rises"]["classifier.4"][-1] == pytest.approx(alone - intact["loss"], rel=1e-3)
-    assert "| weight norm | **" in (tmp_path / "LAYERWISE.md").read_text()
+    assert "| weight norm | **" in (tmp_path / "LAYERWISE-vgg16.md").read_text()
     assert "weight norm" in (tmp_path / "layerwise-vgg16.svg").read_text()
 
     found["cells"][key]["auc"] = -1.0

@@ -3,8 +3,8 @@
     python papers/shapley-pruning/layerwise.py
 
 The units of each layer are masked in the order of their scores, lowest first, all other layers whole and
-nothing fine-tuned. Every finished cell is written to ``layerwise.json`` and ``LAYERWISE.md`` at once, and the
-curves are drawn at the end; a re-run does what is missing.
+nothing fine-tuned. Every finished cell is written to ``layerwise-NETWORK.json`` and ``LAYERWISE-NETWORK.md``
+at once, and the curves are drawn at the end; a re-run does what is missing.
 """
 
 from __future__ import annotations
@@ -91,14 +91,21 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     plots = require("matplotlib.pyplot", "plots")
-    results = resumed(options)
-    studies: dict[str, Study] = {}
-    missing = [cell for cell in cells(options) if cell[0] not in results.cells]
-    for done, (key, row, name, seed) in enumerate(missing, start=1):
-        if name not in studies:
-            studies[name] = Study(name, options)
-            results.intact.setdefault(name, studies[name].intact())
-        cell = studies[name].run(row.method, seed)
+    for name in options.networks:
+        results = fill(name, options)
+        draw(plots, name, results.cells, options.out / f"layerwise-{name}.svg")
+
+
+def fill(name: str, options: argparse.Namespace) -> Results:
+    """Run the cells of one network that are missing."""
+    results = resumed(name, options)
+    missing = [cell for cell in cells(name, options) if cell[0] not in results.cells]
+    study = Study(name, options) if missing else None
+    for done, (key, row, _, seed) in enumerate(missing, start=1):
+        assert study
+        if name not in results.intact:
+            results.intact[name] = study.intact()
+        cell = study.run(row.method, seed)
         said = (
             f"{cell['auc']:.4f} ({cell['attribution_cpu_seconds']} s, curves {cell['curves_cpu_seconds']} s)"
         )
@@ -106,8 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
         left = remaining(missing[done:], results.cells, results.intact, options)
         print(f"about {left / 3600:.1f} h left for {len(missing) - done} cells", flush=True)
     results.write()
-    for name in results.intact:
-        draw(plots, name, results.cells, options.out / f"layerwise-{name}.svg")
+    return results
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -127,25 +133,25 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def resumed(options: argparse.Namespace) -> Results:
+def resumed(network: str, options: argparse.Namespace) -> Results:
     """What earlier runs with the same settings found."""
     names = "points images test_images layers".split()
     settings = {name: getattr(options, name) for name in names}
     command = "python papers/shapley-pruning/layerwise.py"
-    return Results(options.out / "layerwise.json", options.out / "LAYERWISE.md", command, settings, markdown)
+    paths = options.out / f"layerwise-{network}.json", options.out / f"LAYERWISE-{network}.md"
+    return Results(*paths, f"{command} --networks {network}", settings, markdown)
 
 
 Wanted = tuple[str, Row, str, int]
 
 
-def cells(options: argparse.Namespace) -> Iterator[Wanted]:
+def cells(name: str, options: argparse.Namespace) -> Iterator[Wanted]:
     """Every cell that was asked for: its key, row, network and seed. First one draw of each row."""
     rows = [row for row in ROWS if any(part in row.method.name for part in options.methods)]
     for seed in options.seeds:
-        for name in options.networks:
-            for row in rows:
-                if row.drawn or seed == options.seeds[0]:
-                    yield f"{name} | {row.method.name} | {seed}", row, name, seed
+        for row in rows:
+            if row.drawn or seed == options.seeds[0]:
+                yield f"{name} | {row.method.name} | {seed}", row, name, seed
 
 
 class Study:
