@@ -81,6 +81,8 @@ def test_memory_decides_how_many_rows_run_at_a_time() -> None:
         torch.testing.assert_close(
             game.loss(STACK[0]), reference(model, STACK[0]).detach(), rtol=0, atol=1e-12
         )
+    # 1,152 bytes of each example are kept: those of seven are more than the 7,985 that one pass takes.
+    assert [part.cached for part in play(model, memory=one).parts] == [True] * 6 + [False]
     with pytest.raises(
         CriterionError, match=r"one example takes about [\d,]+ bytes at group 0, more than .*=100 "
     ):

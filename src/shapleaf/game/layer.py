@@ -28,8 +28,9 @@ class LayerGame:
     """A :class:`~shapleaf.game.Game` of one group, any number of batches and a loss per example.
 
     Run it inside ``_context.inference(model)``. Batches are cut so that a forward with its backward fits
-    into ``memory``; where there is room, several coalitions are played in one pass. Under ``torchrun``
-    every rank plays its share of the examples, and all ranks get all losses.
+    into ``memory``, and so much again is kept at most of what the network before the group left; beyond,
+    it is run each time. Where there is room, several coalitions are played in one pass. Under
+    ``torchrun`` every rank plays its share of the examples, and all ranks get all losses.
 
     Args:
         model: the model.
@@ -69,10 +70,13 @@ class LayerGame:
                 f"memory={memory:,} that was allowed."
             )
         pieces = [piece for batch in _within(batches, self._mine) for piece in _cut(batch, rows)]
-        self.parts = [
-            few if piece.ids == self.ids[: few.examples] else Suffix(model, group, piece, loss, fill, few)
-            for piece in pieces
-        ]
+        self.parts, kept = [], 0
+        for piece in pieces:
+            alike = piece.ids == self.ids[: few.examples]
+            self.parts.append(few if alike else Suffix(model, group, piece, loss, fill, few))
+            kept += self.parts[-1].kept
+            if kept > memory:
+                self.parts[-1].forget()
         most = largest(max((part.examples for part in self.parts), default=1))
         self.width = max(1, min(rows, ROWS) // int(most))  # the same on all ranks
         self._wide: dict[tuple[int, int], Suffix | None] = {}

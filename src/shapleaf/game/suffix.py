@@ -107,6 +107,15 @@ class Suffix:
         target = tree_map(lambda leaf: _repeated(leaf, self.examples, times), self._batch.target)
         return _context.per_example(self._loss, output, target, times * self.examples)
 
+    def forget(self) -> None:
+        """Keep nothing of the prefix from now on: every forward runs the whole network."""
+        self.cached, self._prefix = False, []
+
+    @property
+    def kept(self) -> int:
+        """Bytes of what is kept of the prefix."""
+        return _size([out for _, out in self._prefix])
+
     def tiled(self, times: int) -> Suffix | None:
         """The same examples so many times over, one after another; None where that cannot be done.
 
@@ -135,7 +144,7 @@ class Suffix:
             try:
                 return self._replay(mask)
             except _Diverged:
-                self.cached, self._prefix = False, []
+                self.forget()
         return self._replay(mask)
 
     def _replay(self, mask: Tensor) -> Tensor:
@@ -163,11 +172,11 @@ class Suffix:
             self.row_bytes = (_size(self._batch.inputs) + 2 * recorder.computed) // self.examples + 1
             if recorder.calls and not recorder.written():
                 self._prefix, self.cached = recorder.released(output), True
-                self.row_bytes += _size([out for _, out in self._prefix]) // self.examples
+                self.row_bytes += self.kept // self.examples
                 with contextlib.suppress(_Diverged, ShapleafError):  # it reads what was not seen to be read
                     if _close(self._replay(mask)[::2], expected[::2]):
                         return
-                self._prefix, self.cached = [], False
+                self.forget()
             if not _close(self._replay(mask)[::2], expected[::2]):
                 raise _context.mixed(
                     f"the loss of an example changes with the units of others at {self.name}"
