@@ -48,9 +48,10 @@ class Path:
 
     With ``q`` the mean of a sampled mask *m* and ``q(1 - q)`` its variance, the slope is weighed by
     ``1 + (1 - 2q)(m - q) / (2q(1 - q))``, the derivative of *m* along *q* (for coalitions that is
-    1/2q if present, 1/2(1-q) if absent). Its second term carries the curvature and most of the noise.
-    For signs and normal noise it therefore counts ``n / (n + prior)`` with *n* the number of slopes
-    averaged, a ridge that goes as draws come; ``prior=0`` is free of that bias.
+    1/2q if present, 1/2(1-q) if absent). Its second term carries the curvature and most of the noise,
+    the more units there are. For signs and normal noise it therefore counts ``n / (n + p)`` with *n* the
+    number of slopes averaged and *p* the prior, or a sixth of the units if that is less: a ridge that goes
+    as draws come. ``prior=0`` is free of that bias.
 
     Each example has draws of its own; *q* and ``1 - q`` share theirs, which cancels noise. Costs
     ``3 * points * draws + 2`` evaluations; the 2 are for ``gap``, which measures bias and noise
@@ -131,7 +132,7 @@ class Path:
     def combined(self, running: Running) -> tuple[Tensor, Tensor | None]:
         """The mean of the draws, the curvature term weighed by their number."""
         slopes = self.points * running.count
-        prior = self.prior if self.masks in ("signs", "gaussian") else 0
+        prior = min(self.prior, running.mean.shape[-1] / 6) if self.masks in ("signs", "gaussian") else 0
         variance = running.variance_of_mean() if self.masks != "line" else None
         plain, whole = running.mean
         values = torch.lerp(plain, whole, slopes / (slopes + prior))
