@@ -23,14 +23,15 @@ class Corrected:
     an unbiased sample of the Shapley value of the unit that leaves. The mean over examples and steps of
     ``sample - path value``, unit by unit, is what the path is off by in the mean over examples; the spread
     between examples, most of what makes sampling slow, is not in it. With *b* the correction of a unit, *v*
-    its sampling variance and ``t`` the mean of ``b^2 - v`` over units, not below 0, the value rises by
-    ``b t / (t + v)``: what was measured with little certainty changes little (Efron and Morris 1973).
+    its sampling variance and *t* how much ``b^2`` exceeds ``v`` on average, in proportion to the unit's
+    squared values and beyond a standard error, the value rises by ``b t / (t + v)``: what was measured
+    with little certainty changes little, and what is worth little changes little (Efron and Morris 1973).
 
     Bias: that of the path at few marginals, none in the mean over examples at many; the values of single
     examples keep the path's about it. Costs the path's evaluations and ``marginals + 1`` more.
-    The standard error is the path's own of each example and, as ``common``, the uncertainty that the
-    correction leaves, the square root of ``v t / (t + v)``. It pays where the path's bias decides, at some
-    multiple of the units' number; ``benchmarks/results/estimators.md`` has the measurements.
+    The standard error is the path's own of each example and, as ``common``, what the correction leaves:
+    the noise that it adds and the bias that it does not take away. It pays where the path's bias decides, at
+    some multiple of the units' number; ``benchmarks/results/estimators.md`` has the measurements.
 
     Attributes:
         path: the gradients.
@@ -57,7 +58,8 @@ class Corrected:
         before, known = game.evaluations, ends(game)
         path = summary(self.path, drawn(self.path, game, seed, known), known, 0)
         units, samples = self._samples(game, seed, known[1])
-        correction, common = _correction(units, samples - path.values.gather(1, units), game.players)
+        errors = samples - path.values.gather(1, units)
+        correction, common = _correction(units, errors, path.values.square().mean(0))
         values = path.values + correction
         return replace(
             path,
@@ -101,21 +103,27 @@ class Corrected:
         return torch.from_numpy(orders).to(game.device), places.to(game.device)
 
 
-def _correction(units: Tensor, errors: Tensor, players: int) -> tuple[Tensor, Tensor]:
-    """What to add to every unit's values, and the standard error that this leaves, ``(players,)`` each."""
-    where = units.flatten()
+def _correction(units: Tensor, errors: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """What to add to every unit's values, and the standard error that this leaves, ``(players,)`` each.
+
+    Bias and variance are taken to be in proportion to ``scale``, as far as the samples do not say otherwise.
+    """
+    where, tiny = units.flatten(), torch.finfo(errors.dtype).tiny
 
     def summed(values: Tensor) -> Tensor:
-        return values.new_zeros(players).index_add(0, where, values.flatten())
+        return torch.zeros_like(scale).index_add(0, where, values.flatten())
 
     count = summed(torch.ones_like(errors))
     mean = summed(errors) / count.clamp_min(1)
     squares = summed((errors - mean[units]).square())
     degrees = (count - 1).clamp_min(0)
-    typical = squares.sum() / degrees.sum().clamp_min(1)
+    typical = scale * squares.sum() / (degrees * scale).sum().clamp_min(tiny)
     # Few samples know little of their variance: three more of the typical one.
     variance = (squares + 3 * typical) / (degrees + 3) / count.clamp_min(1)
-    bias = ((mean.square() - variance) * count).sum() / count.sum()
-    bias = bias.clamp_min(0)
-    share = torch.where(count > 0, bias / (bias + variance).clamp_min(torch.finfo(bias.dtype).tiny), 0)
-    return share * mean, torch.where(count > 0, share * variance, bias).sqrt()
+    excess = (mean.square() - variance) * count
+    unit = scale / (count * scale).sum().clamp_min(tiny)
+    # Only what stands out from chance is taken away; what is left may be all that there seems to be.
+    sure = unit * (excess.sum() - excess.square().sum().sqrt()).clamp_min(0)
+    seen = unit * excess.sum().clamp_min(0)
+    share = torch.where(count > 0, sure / (sure + variance).clamp_min(tiny), 0)
+    return share * mean, ((1 - share).square() * seen + share.square() * variance).sqrt()
