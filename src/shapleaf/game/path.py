@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -119,15 +120,20 @@ class Path:
     def draw(self, game: Game, seed: int, index: int, known: Ends) -> Tensor:
         """Slopes along the path without their curvature term and with it, ``(2, examples, players)``."""
         nodes, weights = (array / 2 for array in np.polynomial.legendre.leggauss(self.points))
-        q = nodes[:, None, None] + 0.5
-        noise = self._noise(game, seed, index)
+        noise = torch.from_numpy(self._noise(game, seed, index)).to(game.dtype).to(game.device)
         signs = (1, -1) if self.draws % 2 == 0 else (1,)
-        masks = torch.from_numpy(np.stack([self._masks(q, sign * noise) for sign in signs]))
-        slopes = precise(game.gradient(masks.to(game.dtype).to(game.device))[1])
-        tilt = torch.from_numpy((0.5 - q) / (q * (1 - q)) * (masks.numpy() - q))
-        weight = torch.from_numpy(-weights / len(signs)).to(slopes)
-        plain = torch.einsum("p,spen->en", weight, slopes)
-        return torch.stack([plain, plain + torch.einsum("p,spen->en", weight, slopes * tilt.to(slopes))])
+        places = [(q, -weight / len(signs)) for q, weight in zip(nodes + 0.5, weights, strict=True)]
+        masks = torch.stack(
+            [self._mask(q, sign * row) for sign in signs for (q, _), row in zip(places, noise, strict=True)]
+        )
+        plain = precise(torch.zeros(game.examples, game.players, device=game.device))
+        curvature = torch.zeros_like(plain)
+        slopes = game.gradient(masks)[1]
+        for (q, weight), mask, found in zip(places * len(signs), masks, slopes, strict=True):
+            slope = precise(found) * weight
+            plain += slope
+            curvature.addcmul_(slope, precise(mask) - q, value=(0.5 - q) / (q * (1 - q)))
+        return torch.stack([plain, plain + curvature])
 
     def combined(self, running: Running) -> tuple[Tensor, Tensor | None]:
         """The mean of the draws, the curvature term weighed by their number."""
@@ -155,7 +161,7 @@ class Path:
         noise[half:] = noise[: self.points // 2][::-1]  # q and 1 - q share their draws
         return noise
 
-    def _masks(self, q: Noise, noise: Noise) -> Noise:
+    def _mask(self, q: float, noise: Tensor) -> Tensor:
         if self.masks == "bernoulli":
-            return (noise < q - 0.5).astype(np.float64)
-        return q + np.sqrt(q * (1 - q)) * noise
+            return (noise < q - 0.5).to(noise.dtype)
+        return q + math.sqrt(q * (1 - q)) * noise
