@@ -241,7 +241,8 @@ def markdown(found: dict[str, Any]) -> str:
         + ".",
     ]
     for name, layer in found["layers"].items():
-        rows = layer["estimators"]
+        order = [*ESTIMATORS, *RIVALS]
+        rows = dict(sorted(layer["estimators"].items(), key=lambda item: order.index(item[0])))
         if not rows:
             continue
         parts.append(f"## {name}, {layer['units']:,} units")
@@ -260,7 +261,7 @@ def markdown(found: dict[str, Any]) -> str:
             for _ in [None]
             if PAPER in rows and DEFAULT in rows
         ]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, "![what is missing to full rank correlation](estimators.svg)"])
 
 
 def _covered(row: dict[str, Any]) -> list[str]:
