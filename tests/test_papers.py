@@ -6,6 +6,7 @@ import importlib
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -14,28 +15,18 @@ ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "papers" / "shapley-pruning"
 
 
-@pytest.fixture
-def models(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(STUDY))
-    return importlib.import_module("models")
+def script(name: str) -> Any:
+    """A fixture of that name: the module of the study."""
+
+    @pytest.fixture(name=name)
+    def load(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+        monkeypatch.syspath_prepend(str(STUDY))
+        return importlib.import_module(name)
+
+    return load
 
 
-@pytest.fixture
-def low_data(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(STUDY))
-    return importlib.import_module("low_data")
-
-
-@pytest.fixture
-def layerwise(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(STUDY))
-    return importlib.import_module("layerwise")
-
-
-@pytest.fixture
-def untrained(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(STUDY))
-    return importlib.import_module("untrained")
+models, low_data, layerwise, untrained = map(script, ("models", "low_data", "layerwise", "untrained"))
 
 
 @pytest.mark.parametrize(

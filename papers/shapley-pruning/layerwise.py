@@ -29,6 +29,7 @@ from shapleaf.integrations.datasets import load_data
 
 HERE = Path(__file__).resolve().parent
 SEEDS = (0, 1, 2, 3, 4)
+POINTS, TEST_IMAGES = 32, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +124,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", default=["mnist", "vgg16"])
     parser.add_argument("--layers", nargs="+", help="of these layers only")
     parser.add_argument("--methods", nargs="+", default=[""], metavar="PART", help="of the rows' names")
-    parser.add_argument("--points", type=int, default=32, help="steps from no unit of a layer to all")
+    parser.add_argument("--points", type=int, default=POINTS, help="steps from no unit of a layer to all")
     parser.add_argument("--images", type=int, default=100, help="calibration images, from the test set")
-    parser.add_argument("--test-images", type=int, default=500, help="of the others, to take the loss of")
+    parser.add_argument(
+        "--test-images", type=int, default=TEST_IMAGES, help="of the others, to take the loss of"
+    )
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=SEEDS, help="of every draw of the rows that draw"
     )
@@ -137,9 +140,14 @@ def resumed(network: str, options: argparse.Namespace) -> Results:
     """What earlier runs with the same settings found."""
     names = "points images test_images layers".split()
     settings = {name: getattr(options, name) for name in names}
-    command = "python papers/shapley-pruning/layerwise.py"
+    command = f"python papers/shapley-pruning/layerwise.py --networks {network}"
+    command += "".join(
+        f" --{name.replace('_', '-')} {settings[name]}"
+        for name, usual in (("points", POINTS), ("test_images", TEST_IMAGES))
+        if settings[name] != usual
+    )
     paths = options.out / f"layerwise-{network}.json", options.out / f"LAYERWISE-{network}.md"
-    return Results(*paths, f"{command} --networks {network}", settings, markdown)
+    return Results(*paths, command, settings, markdown)
 
 
 Wanted = tuple[str, Row, str, int]

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from methods import METHODS, Method
+from methods import METHODS, Method, named
 from models import VGG16, LeNet, Network, ResNet, load
 from results import TRAINED, Cell, Results, made_by, spread
 from torch import Tensor
@@ -33,8 +33,7 @@ HERE = Path(__file__).resolve().parent
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
-    methods = [method for method in METHODS if any(part in method.name for part in options.methods)]
-    results = resumed(options)
+    methods, results = named(METHODS, options.methods), resumed(options)
     studies: dict[str, Study] = {}
     for seed, method, name, remove in itertools.product(
         options.seeds, methods, options.networks, options.remove

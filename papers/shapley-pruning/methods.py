@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -32,6 +33,11 @@ class Method:
             groups=[layer],
             seed=seed,
         )
+
+
+def named(methods: Sequence[Method], parts: Sequence[str]) -> list[Method]:
+    """The methods with one of the parts in their name."""
+    return [method for method in methods if any(part in method.name for part in parts)]
 
 
 PAPER = sl.Shapley(sl.Permutation(5, antithetic=False, shared=True))

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from methods import LINE, Method
+from methods import LINE, Method, named
 from results import TRAINED, Cell, Results, made_by, spread, table
 from torch import Tensor, nn
 
@@ -49,8 +49,7 @@ def build(inputs: int, width: int, seed: int, classes: int = 10) -> nn.Sequentia
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
-    methods = [method for method in METHODS if any(part in method.name for part in options.methods)]
-    results = resumed(options)
+    methods, results = named(METHODS, options.methods), resumed(options)
     studies: dict[str, Study] = {}
     for method, seed, name in itertools.product(methods, options.seeds, options.networks):
         key = f"{name} | {method.name} | {seed}"
