@@ -68,7 +68,7 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
     criterion = criterion or Shapley()
     graph.check(model)
     chosen = graph.groups if groups is None else graph.select(*groups)
-    tally = _Tally(chosen, aggregate if criterion.needs else None)
+    tally = _Tally(aggregate if criterion.needs else None)
     with _context.inference(model):
         if not criterion.needs:
             tally.samples = 0
@@ -101,15 +101,14 @@ class _Task(NamedTuple):
 class _Tally:
     """Scores of the groups as they come in, batch by batch."""
 
-    def __init__(self, groups: Sequence[Group], aggregate: Aggregation | None) -> None:
+    def __init__(self, aggregate: Aggregation | None) -> None:
         self.aggregate, self.samples = aggregate, 0
-        self.states: dict[str, State] = {g.name: aggregate.start(g.size) for g in groups} if aggregate else {}
-        self.values: dict[str, list[Tensor]] = {group.name: [] for group in groups}
-        self.errors: dict[str, list[Tensor]] = {group.name: [] for group in groups}
+        self.states: dict[str, State] = {}
+        self.values: dict[str, list[Tensor]] = {}
+        self.errors: dict[str, list[Tensor]] = {}
         self.common: dict[str, Tensor] = {}
         self.evaluations: dict[str, int] = {}
         self.stopped: dict[str, str] = {}
-        self.seen: set[str] = set()
 
     def add(self, group: Group, score: Tensor | Estimate, examples: int | None) -> None:
         values: Any = score.values if isinstance(score, Estimate) else score
@@ -122,11 +121,12 @@ class _Tally:
         if not bool(values.isfinite().all()):
             raise CriterionError(f"group {group.name}: the criterion returned scores that are not finite.")
         values = values.detach().cpu().double()
-        self.seen.add(group.name)
         if self.aggregate:
+            if group.name not in self.states:
+                self.states[group.name] = self.aggregate.start(group.size)
             self.states[group.name].update(values)
         else:
-            self.values[group.name].append(values)
+            self.values.setdefault(group.name, []).append(values)
         if isinstance(score, Estimate):
             self._sampled(group.name, score)
 
@@ -137,7 +137,7 @@ class _Tally:
         common = estimate.common
         if estimate.stderr is not None:
             error = estimate.stderr.detach().cpu().double()
-            self.errors[name].append(error)
+            self.errors.setdefault(name, []).append(error)
             common = error.mean(0) if estimate.shared else common
         if common is not None:
             self.common[name] = common.detach().cpu().double()
@@ -145,17 +145,15 @@ class _Tally:
     def scores(self, graph: Graph, criterion: Criterion, loss: _context.Loss, seed: int) -> Scores:
         values: dict[str, Tensor] = {}
         stderr: dict[str, Tensor] = {}
-        for name, parts in self.values.items():
-            if name not in self.seen:  # interrupted before
-                continue
+        for name in self.states or self.values:
             if self.aggregate:
                 value, error = self.states[name].result()
                 # What all examples share does not average out over them.
                 if error is not None and name in self.common:
                     error = torch.hypot(error, self.common[name])
             else:
-                value = torch.cat(parts)
-                error = torch.cat(self.errors[name]) if self.errors[name] else None
+                value = torch.cat(self.values[name])
+                error = torch.cat(self.errors[name]) if name in self.errors else None
             values[name] = value
             if error is not None:
                 stderr[name] = error
@@ -185,13 +183,13 @@ def _play(task: _Task, tally: _Tally) -> None:
     memory = getattr(task.criterion, "memory", MEMORY)
     data = list(task.batches())
     tally.samples = sum(batch.examples for batch in data)
+    ids = tuple(example for batch in data for example in batch.ids)
 
     def play(group: Group) -> LayerGame:
         return LayerGame(task.model, group, data, task.loss, fill, memory)
 
     with progress("attribute", len(task.groups)) as step:
         for group in task.groups:
-            ids = tuple(example for batch in data for example in batch.ids)
             probe = task.probe(group, ids)(play=partial(play, group))
             score = task.criterion.score(probe)
             tally.add(group, score, tally.samples)

@@ -14,6 +14,7 @@ from ._progress import progress
 from .aggregation import Mean, State
 from .data import batches
 from .errors import CriterionError
+from .game.game import without
 from .game.layer import LayerGame
 from .masking import CalibrationMean, Gates, Removal
 from .records import Group, Scores
@@ -82,10 +83,10 @@ def scan(
 def _rises(game: LayerGame, group: Group, values: Tensor, steps: Sequence[int]) -> Tensor:
     """Rise of each example's loss at every step, ``(examples, steps)``."""
     order = torch.argsort(values.double(), stable=True)
-    mask = torch.ones(len(steps) + 1, game.examples, group.size, dtype=game.dtype, device=game.device)
-    for one, removed in zip(mask[1:], steps, strict=True):
-        one[:, order[:removed].to(mask.device)] = 0
-    losses = game.loss(mask).double()
+    gone = torch.zeros(len(steps), group.size)
+    for one, removed in zip(gone, steps, strict=True):
+        one[order[:removed]] = 1
+    losses = without(game, gone)
     return (losses[1:] - losses[0]).T
 
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from ..game import Estimate, Estimator, Path
-from ..game.game import precise
+from ..game.game import without
 from ..game.layer import MEMORY
 from ..masking import Removal, Zero
 from .probe import Needs, Probe
@@ -36,15 +35,13 @@ class LeaveOneOut:
     def score(self, probe: Probe) -> Estimate:
         """Rises of the loss ``(examples, units)``, signed; nothing is sampled."""
         game = probe.game
-        mask = torch.ones(game.examples, game.players, dtype=game.dtype, device=game.device)
-        everybody = precise(game.loss(mask))
-        values: list[Tensor] = []
-        for units in torch.arange(game.players, device=game.device).split(game.width):
-            without = mask.repeat(len(units), 1, 1)
-            without.scatter_(2, units[:, None, None].expand(-1, game.examples, 1), 0)
-            values.append(precise(game.loss(without)) - everybody)
+        losses = without(game, torch.eye(game.players))
         return Estimate(
-            values=torch.cat(values).T, stderr=None, evaluations=game.evaluations, shared=False, gap=None
+            values=(losses[1:] - losses[0]).T,
+            stderr=None,
+            evaluations=game.evaluations,
+            shared=False,
+            gap=None,
         )
 
 

@@ -16,6 +16,7 @@ from .._progress import progress
 from .._rng import stream
 from ..data import batches
 from ..errors import CriterionError
+from ..game.game import without
 from ..game.layer import LayerGame
 from ..masking import Gates, Removal, Zero
 from ..records import Correlation, Faithfulness, Graph, Group, Scores
@@ -176,8 +177,7 @@ def _remove(game: LayerGame, size: int, subsets: int, seed: int) -> _Removal:
         for row in gone:
             row[generator.permutation(units)[:size]] = 1
     sets = torch.from_numpy(gone)
-    masks = 1 - torch.cat([torch.zeros(1, units), sets]).to(game.device, game.dtype)
-    losses = game.loss(masks[:, None].expand(-1, game.examples, -1)).cpu().double()
+    losses = without(game, sets).cpu().double()
     rounding = 4 * torch.finfo(game.dtype).eps * losses.abs().amax(0)
     return _Removal(sets, losses[1:] - losses[0], rounding)
 

@@ -15,7 +15,7 @@ from ..errors import CriterionError
 from ..masking import Gates
 from .game import Estimate, Game, precise
 from .layer import LayerGame
-from .propagation import Propagation, carried, expected_loss, layer_game, propagated
+from .propagation import Propagation, carried, expected_loss, layer_game
 from .readout import Readout
 from .suffix import Prefix, Suffix
 
@@ -88,7 +88,7 @@ class DASP:
             some = cells[start : start + times]
             whole = [*some, *some[-1:] * (times - len(some))]  # the last pass is filled up
             with torch.no_grad():
-                reader, output = propagated(wide or part, partial(_Drawn, part, whole, readouts))
+                reader, output = (wide or part).through(partial(_Drawn, part, whole, readouts))
                 loss = expected_loss(output, reader, wide or part, self.samples).view(times, -1)
             for (unit, _, present), row in zip(some, loss, strict=False):
                 values[:, unit] += row * ((1 - 2 * present) / len(sizes))

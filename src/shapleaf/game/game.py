@@ -121,3 +121,14 @@ def ends(game: Game) -> tuple[Tensor, Tensor]:
     mask = torch.zeros(game.examples, game.players, dtype=game.dtype, device=game.device)
     nobody = precise(game.loss(mask))
     return nobody, precise(game.loss(torch.ones_like(mask)))
+
+
+def without(game: Game, gone: Tensor) -> Tensor:
+    """Losses ``(1 + sets, examples)`` with all units, then without each of some sets ``(sets, players)``.
+
+    >>> from shapleaf.game.toys import TableGame  # losses of nobody, unit 0, unit 1, both
+    >>> without(TableGame(torch.tensor([[10.0, 4.0, 8.0, 0.0]])), torch.eye(2)).tolist()
+    [[0.0], [8.0], [4.0]]
+    """
+    present = 1 - torch.cat([gone.new_zeros(1, game.players), gone]).to(game.device, game.dtype)
+    return precise(game.loss(present[:, None].expand(-1, game.examples, -1)))

@@ -69,7 +69,8 @@ class LayerGame:
                 f"one example takes about {few.row_bytes:,} bytes at group {self.name}, more than the "
                 f"memory={memory:,} that was allowed."
             )
-        pieces = [piece for batch in _within(batches, self._mine) for piece in _cut(batch, rows)]
+        mine = _within(batches, self._mine)
+        pieces = [batch[start:stop] for batch in mine for start, stop in even(batch.examples, rows)]
         self.parts, kept = [], 0
         for piece in pieces:
             alike = piece.ids == self.ids[: few.examples]
@@ -133,8 +134,11 @@ def _within(batches: Iterable[Batch], mine: range) -> Iterable[Batch]:
         start += batch.examples
 
 
-def _cut(batch: Batch, rows: int) -> Iterable[Batch]:
-    """The batch in even pieces of at most so many rows."""
-    pieces = -(-batch.examples // rows)
-    ends = [batch.examples * k // pieces for k in range(pieces + 1)]
-    return (batch[start:stop] for start, stop in itertools.pairwise(ends))
+def even(examples: int, rows: int) -> list[tuple[int, int]]:
+    """Where even runs of at most so many rows begin and end.
+
+    >>> even(7, 3)
+    [(0, 2), (2, 4), (4, 7)]
+    """
+    pieces = -(-examples // rows)
+    return [*itertools.pairwise(examples * k // pieces for k in range(pieces + 1))]

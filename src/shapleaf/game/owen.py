@@ -14,7 +14,7 @@ from .. import _context
 from ..errors import CriterionError
 from ..masking import Gates
 from .game import Estimate, Game, precise
-from .propagation import Propagation, carried, expected_loss, layer_game, pieces, propagated
+from .propagation import Propagation, carried, expected_loss, layer_game, pieces
 from .readout import Readout
 from .suffix import Prefix, Suffix
 
@@ -100,7 +100,7 @@ class OwenMoments:
         for q, weight in zip(((nodes + 1) / 2).tolist(), (weights / 2).tolist(), strict=True):
             mask = torch.full_like(values, q, dtype=part.dtype).requires_grad_()
             with torch.enable_grad():
-                reader, output = propagated(part, partial(_Bernoulli, part, mask, readouts, q))
+                reader, output = part.through(partial(_Bernoulli, part, mask, readouts, q))
                 loss = expected_loss(output, reader, part, self.samples)
             leaves = [mask, *reader.slopes.values()]
             instead = "an estimator without gradients, such as Permutation()"

@@ -8,8 +8,7 @@ import types
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from .._ranks import gather
 from ..errors import CriterionError
 from ..masking import Gate, Gates, Masks
 from .game import Estimate, Game, ends, precise
-from .layer import LayerGame
+from .layer import LayerGame, even
 from .moments import NoRule, contraction, rule_of
 from .readout import Call, Readout, refusal
 from .suffix import Prefix, Replay, Suffix
@@ -213,21 +212,6 @@ def _parameters(func: types.FunctionType) -> list[str]:
     return [*inspect.signature(func).parameters]
 
 
-P = TypeVar("P", bound=Propagation)
-
-
-def propagated(part: Suffix, make: Callable[[nn.Module, Gates, Prefix], P]) -> tuple[P, Any]:
-    """Run a part of the examples through a reader: the reader, and the mean of the model's output."""
-    made: list[P] = []
-
-    def reader(model: nn.Module, gates: Gates, prefix: Prefix) -> P:
-        made.append(make(model, gates, prefix))
-        return made[0]
-
-    _, output = part.through(reader)
-    return made[0], output
-
-
 def expected_loss(output: Any, reader: Propagation, part: Suffix, samples: int) -> Tensor:
     """Expected loss of each row if the outputs are Gaussian, by quasi-Monte Carlo.
 
@@ -310,9 +294,8 @@ def pieces(game: LayerGame) -> Iterator[Suffix]:
     """The examples of this process, so many at a time that their moments fit into the game's memory."""
     for part in game.parts:
         rows = max(1, game.memory // (HEAVIER * part.row_bytes))
-        count = -(-part.examples // rows)
-        ends = [part.examples * k // count for k in range(count + 1)]
-        yield from (part.some(*run) for run in pairwise(ends)) if count > 1 else (part,)
+        runs = even(part.examples, rows)
+        yield from (part.some(*run) for run in runs) if len(runs) > 1 else (part,)
 
 
 def layer_game(game: Game, estimator: str) -> LayerGame:

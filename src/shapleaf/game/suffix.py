@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from ..masking import Fill, Gate, Gates, Masks, Reader
 from ..records import Group
 
 Prefix = list[tuple[str, Any]]
+P = TypeVar("P", bound="Replay")
 
 
 class Suffix:
@@ -55,7 +56,7 @@ class Suffix:
         fill: Fill | None = None,
         like: Suffix | None = None,
     ) -> None:
-        self._model, self._batch, self._loss, self._fill = model, batch, loss, fill
+        self._model, self._batch, self._loss, self.fill = model, batch, loss, fill
         self._gates = Gates((group,))
         self.players, self.examples, self.name = group.size, batch.examples, group.name
         self.dtype, self.device = _floating(model, batch)
@@ -78,29 +79,25 @@ class Suffix:
         assert gradient is not None
         return loss.detach(), gradient
 
-    def through(self, reader: Callable[[nn.Module, Gates, Prefix], Replay]) -> tuple[Tensor, Any]:
-        """Loss of each example and the model's output, run by a reader made for it.
+    def through(self, make: Callable[[nn.Module, Gates, Prefix], P]) -> tuple[P, Any]:
+        """A reader made for this, and the model's output as it ran through it.
 
         Raises:
             CriterionError: the model called other functions than the time before.
         """
+        reader = make(self._model, self._gates, self._prefix)
         try:
-            return self._run(reader(self._model, self._gates, self._prefix))
+            return reader, self._output(reader)
         except _Diverged as error:
             raise CriterionError(
                 f"the model takes another way each time it is run ({error}) at {self.name}; use Path() or "
                 "Permutation(), which run it as a whole then."
             ) from error
 
-    @property
-    def fill(self) -> Fill | None:
-        """What absent units leave behind; zero if None."""
-        return self._fill
-
     def some(self, start: int, stop: int) -> Suffix:
         """A run of these examples on their own."""
         batch = self._batch[start:stop]
-        return Suffix(self._model, self._gates.groups[0], batch, self._loss, self._fill, self)
+        return Suffix(self._model, self._gates.groups[0], batch, self._loss, self.fill, self)
 
     def losses(self, output: Any, times: int = 1) -> Tensor:
         """Losses of outputs that hold these examples so many times over, one after another."""
@@ -148,16 +145,19 @@ class Suffix:
         return self._replay(mask)
 
     def _replay(self, mask: Tensor) -> Tensor:
-        masks = Masks({self.name: mask}, self._fill)
+        masks = Masks({self.name: mask}, self.fill)
         return self._run(Replay(self._model, self._gates, masks, self._prefix))[0]
 
     def _run(self, reader: Reader) -> tuple[Tensor, Any]:
+        output = self._output(reader)
+        return _context.per_example(self._loss, output, self._batch.target, self.examples), output
+
+    def _output(self, reader: Reader) -> Any:
         _context.reseed(0)  # a model that draws random numbers draws the same for every coalition
         # A model may write into its inputs; the prefix, once answered from memory, does not.
         inputs = self._batch.inputs if self.cached else tree_map(_own, self._batch.inputs)
         with reader:
-            output = _context.forward(self._model, inputs)
-        return _context.per_example(self._loss, output, self._batch.target, self.examples), output
+            return _context.forward(self._model, inputs)
 
     def _record(self, like: Suffix | None) -> None:
         """Run the model once, and once more from the record; keep it if both agree.
