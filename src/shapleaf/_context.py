@@ -84,6 +84,11 @@ def on_device(nested: Any, model: nn.Module) -> Any:
     return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, nested)
 
 
+def picked(nested: Any, index: Tensor) -> Any:
+    """Some of the examples of nested inputs."""
+    return tree_map(lambda leaf: leaf[index.to(leaf.device)] if isinstance(leaf, Tensor) else leaf, nested)
+
+
 def logits(output: Any) -> Tensor:
     """The prediction tensor of an output: itself, ``.logits``, ``["logits"]``, ``["out"]`` or the first."""
     if isinstance(output, Tensor):

@@ -3,7 +3,7 @@
 from .faithfulness import Correlation, Faithfulness
 from .graph import Axis, Blocked, Graph, Group, Op, Site, Size, Slice, TensorInfo
 from .plan import Cost, Plan
-from .receipt import Edit, Receipt
+from .receipt import Edit, Effect, Receipt
 from .report import Measurement, Report
 from .scores import Scores
 
@@ -13,6 +13,7 @@ __all__ = [
     "Correlation",
     "Cost",
     "Edit",
+    "Effect",
     "Faithfulness",
     "Graph",
     "Group",

@@ -25,14 +25,32 @@ class Edit(Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Effect(Part):
+    """How far the pruned model is from the reference on the calibration data, after a step of compensation.
+
+    Attributes:
+        step: the compensation as written in Python; "none" before the first.
+        error: the squared distance of the outputs, relative to how the reference's spread over examples.
+        loss: the mean cross-entropy, where the data are labelled for it.
+        notes: what the step left alone, and why.
+    """
+
+    step: str
+    error: float | None = None
+    loss: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Receipt(Record):
     """What :func:`shapleaf.prune` did.
 
     Attributes:
         plan: the plan that was carried out.
         edits: the attributes that were set.
-        biases: parameters that compensation added (consumers that had no bias), with their lengths.
+        biases: layers that compensation gave a bias, with its length.
         compensation: the compensation, as written in Python, or "none".
+        effects: what each step of it brought on the calibration data.
         error: largest difference between the masked and the pruned model on the verification
             inputs, relative to the largest output; None where a group is not exact.
 
@@ -52,6 +70,7 @@ class Receipt(Record):
     edits: tuple[Edit, ...] = ()
     biases: tuple[tuple[str, int], ...] = ()
     compensation: str = "none"
+    effects: tuple[Effect, ...] = ()
     error: float | None = None
 
     def table(self) -> dict[str, Any]:
@@ -60,9 +79,15 @@ class Receipt(Record):
             for edit in self.edits
         ]
         proof = "not exact, not compared" if self.error is None else f"{self.error:.1e}"
+        lines = [f"compensation: {self.compensation}; masked against pruned: {proof}"]
+        for effect in self.effects:
+            figures = (("error", effect.error), ("loss", effect.loss))
+            told = ", ".join(f"{name} {value:.4g}" for name, value in figures if value is not None)
+            lines += [f"  on the calibration data, after {effect.step}: {told}"] if told else []
+            lines += [f"  {note}" for note in effect.notes]
         return {
             "title": "Receipt",
             "header": ["attribute", "before", "after"],
             "rows": rows,
-            "footer": f"compensation: {self.compensation}; masked against pruned: {proof}",
+            "footer": "\n".join(lines),
         }

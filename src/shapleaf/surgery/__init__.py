@@ -1,6 +1,20 @@
-"""Taking the units out for real: slices, attributes, optimizer state, compensation, proof."""
+"""Taking the units out for real: slices, attributes, optimizer state, proof, compensation."""
 
-from .compensation import Compensation, FoldMean
+from .compensation import Compensation
+from .distillation import Distill
+from .folding import FoldMean
 from .prune import Pruned, prune, prune_, replay
+from .recalibration import RecalibrateBatchNorm
+from .refitting import LeastSquares
 
-__all__ = ["Compensation", "FoldMean", "Pruned", "prune", "prune_", "replay"]
+__all__ = [
+    "Compensation",
+    "Distill",
+    "FoldMean",
+    "LeastSquares",
+    "Pruned",
+    "RecalibrateBatchNorm",
+    "prune",
+    "prune_",
+    "replay",
+]

@@ -1,167 +1,118 @@
-"""What surviving weights do to make up for removed units; computed on the intact model."""
+"""What surviving weights do to make up for removed units, and what it brought."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from .. import _context
-from .._calls import repeats
-from ..cuts import attributes
-from ..data import batches
-from ..errors import PlanError
-from ..layers.recurrent import recur
-from ..masking import CalibrationMean, Fill, Gates, Masks, Reader
+from ..cuts import attributes, slicing
+from ..data import Batch, batches
+from ..errors import DataError, PlanError
 from ..programs import Program
-from ..records import Plan
-
-
-@dataclass(slots=True)
-class Changes:
-    """New values of tensors by name, and biases to add to modules that have none."""
-
-    values: dict[str, Tensor] = field(default_factory=dict)
-    biases: dict[str, Tensor] = field(default_factory=dict)
-
-    def apply(self, model: nn.Module) -> None:
-        """Put the new values in place; the old storage is left as it is."""
-        named = dict(_context.named_tensors(model))
-        for name, value in self.values.items():
-            named[name].data = value.detach().to(named[name])
-        for module, bias in self.biases.items():
-            add_bias(model, module, bias)
+from ..records import Effect, Plan
 
 
 @runtime_checkable
 class Compensation(Protocol):
-    """How survivors make up for what a plan removes."""
+    """How survivors make up for what a plan removed.
 
-    def changes(self, model: nn.Module, plan: Plan) -> Changes: ...
-
-
-@dataclass(frozen=True)
-class FoldMean:
-    """Removed units are replaced by their calibration mean, folded into what reads them.
-
-    The mean contribution of the removed units to each consumer goes into its bias; without one,
-    into the running mean of the BatchNorm that reads the consumer; without that, into a new bias.
-    Exact for linear consumers, and for convolutions up to the padded border, where the
-    average over all places is taken. Consumers without weights of their own get nothing.
-
-    Args:
-        data: calibration batches, labelled or not.
-
-    >>> import shapleaf as sl
-    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
-    >>> data = [(torch.randn(20, 3), None)]
-    >>> plan = sl.plan(sl.trace(model, torch.zeros(1, 3)), {"0": (0, 1)})
-    >>> pruned, receipt = sl.prune(model, plan, compensate=FoldMean(data))
-    >>> folded = sl.masked(model, plan, removal=sl.CalibrationMean(data))
-    >>> bool(torch.allclose(pruned(data[0][0]), folded(data[0][0]), atol=1e-6))
-    True
+    ``compensate`` changes values of the pruned model, its shapes never, and may give layers biases;
+    ``reference`` is the model as it was and is left alone. It returns what the user should know.
+    Where it has calibration data, they are its attribute ``data``: what it brings is measured on them.
     """
 
-    data: Any = field(compare=False, repr=False)
-
-    def changes(self, model: nn.Module, plan: Plan) -> Changes:
-        """The new biases and running means.
-
-        Raises:
-            PlanError: a consumer has weights but no place that can take the mean.
-        """
-        gates = Gates(plan.graph[name] for name in plan.pruned)
-        fill = CalibrationMean(self.data).fill(model, gates, None)
-        batch = next(iter(batches(self.data, limit=1, device=_context.device_of(model), labelled=False)))
-        masks = {name: plan.mask(name)[None].float() for name in plan.pruned}
-        meter = _Shift(model, gates, masks, fill)
-        with torch.no_grad(), _context.inference(model), meter:
-            _context.forward(model, batch.inputs)
-        return _fold(model, plan, meter)
+    def compensate(self, pruned: nn.Module, reference: nn.Module, plan: Plan) -> Sequence[str]: ...
 
 
-class _Shift(Reader):
-    """Measures what the removed units' means add to each output channel of each reading call."""
+def carry_out(
+    steps: Sequence[Compensation], pruned: nn.Module, reference: nn.Module, plan: Plan
+) -> tuple[Effect, ...]:
+    """Compensate step by step, and measure the outputs before and after each on the calibration data.
 
-    def __init__(self, model: nn.Module, gates: Gates, masks: dict[str, Tensor], fill: Fill) -> None:
-        super().__init__(model, gates, Masks(masks))
-        self._masks, self._fill = masks, fill
-        self.shifts: dict[str, Tensor] = {}
-        self.biases: dict[str, Tensor | None] = {}
+    Warns where the pruned model ends further from the reference than without any compensation.
 
-    def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        for arg, gate in self._gates.at.get(key, {}).items():
-            leaves, spec = tree_flatten((args, kwargs))
-            place = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)][arg]
-            read = leaves[place]
-            mean = (self._fill[key, arg].to(read) * (1 - gate.factor(self._masks, read))).expand_as(read)
-            outs = []
-            for stand_in in (mean, torch.zeros_like(read)):
-                leaves[place] = stand_in
-                inner_args, inner_kwargs = tree_unflatten(leaves, spec)
-                outs.append(func(*inner_args, **inner_kwargs))
-            so_far = 0 if repeats(key) else self.shifts.get(key, 0)
-            self.shifts[key] = so_far + outs[0] - outs[1]
-            self.biases[key] = _bias(func.__name__, args, kwargs)
-        return func(*args, **kwargs)
+    Raises:
+        PlanError: outputs are not finite afterwards.
+    """
+    for tensor in [*pruned.parameters(), *pruned.buffers()]:
+        tensor.data = tensor.data.clone()  # the old storage may be needed again
+    data = next((data for step in steps if (data := getattr(step, "data", None)) is not None), None)
+    held = None if data is None else _Outputs(reference, data)
+    effects = [] if held is None else [held.effect("none", pruned)]
+    for step in steps:
+        notes = tuple(step.compensate(pruned, reference, plan))
+        effects.append(held.effect(repr(step), pruned, notes) if held else Effect(step=repr(step), notes=notes))
+    if held:
+        _compare(effects[0], effects[-1])
+    return tuple(effects)
 
 
-def _bias(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """What a linear function adds to each output channel: the parameter, or a part of one."""
-    if function in ("addmm", "baddbmm"):
-        return args[0]  # type: ignore[no-any-return]
-    if function == recur.__name__:
-        return args[3]  # type: ignore[no-any-return]
-    linear = function == "linear" or function.startswith("conv")
-    bias = kwargs.get("bias", args[2] if len(args) > 2 else None) if linear else None
-    return bias if isinstance(bias, Tensor) else None
+def _compare(first: Effect, last: Effect) -> None:
+    for name in ("error", "loss"):
+        before, after = getattr(first, name), getattr(last, name)
+        if before is not None and after is not None and after > before:
+            warnings.warn(
+                f"compensation made the {name} on the calibration data worse: {before:.4g} before, "
+                f"{after:.4g} after {last.step}. Try another compensation, more examples, or none.",
+                stacklevel=5,
+            )
 
 
-def _fold(model: nn.Module, plan: Plan, meter: _Shift) -> Changes:
-    weights = {site.call: site.weight for name in plan.pruned for site in plan.graph[name].sites}
-    norms = {call: model.get_submodule(name) for call, name in plan.graph.norms}
-    running = {call: norm.running_mean for call, norm in norms.items() if isinstance(norm, _NormBase)}
-    named = dict(_context.named_tensors(model))
-    names = {id(tensor): name for name, tensor in named.items()}
-    added: dict[tuple[str, int], list[Tensor]] = {}
-    without: dict[str, dict[str, Tensor]] = {}
-    for call, shift in meter.shifts.items():
-        weight = weights[call]
-        if weight is None:
-            continue
-        channel = 1 if ":conv" in call else shift.ndim - 1
-        mine = shift.mean([axis for axis in range(shift.ndim) if axis != channel])
-        bias = meter.biases[call]
-        whole = bias if bias is None or id(bias) in names else bias._base
-        if bias is not None and whole is not None and id(whole) in names and bias.shape == mine.shape:
-            start = int(bias.storage_offset() - whole.storage_offset())
-            added.setdefault((names[id(whole)], start), []).append(mine)
-        else:
-            without.setdefault(_layer(model, call, weight, names), {})[call] = mine
-    changes = Changes()
-    for (name, start), shifts in added.items():
-        # Several calls of one layer get their average; a part of a bias what is added there.
-        value = changes.values.setdefault(name, named[name].detach().clone())
-        value[start : start + len(shifts[0])] += torch.stack(shifts).mean(0)
-    for name, parts in without.items():
-        means = [running.get(call) for call in parts]
-        if all(mean is not None for mean in means):
-            for mean, shift in zip(means, parts.values(), strict=True):
-                assert mean is not None
-                changes.values[names[id(mean)]] = mean - shift
-        else:
-            changes.biases[name] = torch.stack([*parts.values()]).mean(0)
-    return changes
+class _Outputs:
+    """What the reference returns on the calibration data, to be compared with."""
+
+    def __init__(self, reference: nn.Module, data: Any) -> None:
+        device = _context.device_of(reference)
+        self.batches: list[Batch] = list(batches(data, device=device, labelled=False))
+        self.outputs = [self._run(reference, batch) for batch in self.batches]
+        stacked = torch.cat([out.double() for out in self.outputs])
+        self.spread = float((stacked - stacked.mean(0)).square().sum())
+
+    @staticmethod
+    def _run(model: nn.Module, batch: Batch) -> Tensor:
+        with torch.no_grad(), _context.inference(model):
+            return _context.logits(_context.forward(model, batch.inputs))
+
+    def effect(self, step: str, pruned: nn.Module, notes: tuple[str, ...] = ()) -> Effect:
+        gap, total, examples = 0.0, 0.0, 0
+        for batch, expected in zip(self.batches, self.outputs, strict=True):
+            out = self._run(pruned, batch)
+            if not bool(out.isfinite().all()):
+                raise PlanError(f"after {step} the pruned model returns values that are not finite.")
+            gap += float((out.double() - expected.double()).square().sum())
+            loss = _loss(out, batch.target)
+            total, examples = total + (float("nan") if loss is None else loss), examples + batch.examples
+        return Effect(
+            step=step,
+            error=gap / self.spread if self.spread else None,
+            loss=None if total != total else total / examples,
+            notes=notes,
+        )
 
 
-def _layer(model: nn.Module, call: str, weight: str, names: dict[int, str]) -> str:
-    """The layer without bias that can be given one."""
+def _loss(out: Tensor, target: Any) -> float | None:
+    """The summed cross-entropy, where the targets are labels that fit the output."""
+    if not isinstance(target, Tensor) or target.is_floating_point():
+        return None
+    try:
+        return float(_context.cross_entropy(out, target).sum())
+    except (DataError, RuntimeError, ValueError):
+        return None  # the data are labelled for another loss; the error of the outputs stands
+
+
+def unbiased(model: nn.Module, call: str, weight: str) -> str:
+    """The name of the layer without bias that can be given one.
+
+    Raises:
+        PlanError: there is none.
+    """
+    names = {id(tensor): name for name, tensor in _context.named_tensors(model)}
     if isinstance(model, Program):
         name, found = weight.rpartition(".")[0], bool(model.reader(weight))
     else:
@@ -171,7 +122,7 @@ def _layer(model: nn.Module, call: str, weight: str, names: dict[int, str]) -> s
         found = isinstance(layer, nn.Linear | _ConvNd) and weight in own and layer.bias is None
     if not found:
         raise PlanError(
-            f"the mean of removed units cannot be folded behind {weight}, which {call} reads: "
+            f"there is no place for a mean behind {weight}, which {call} reads: "
             "it adds no bias of its own, and is no Linear or convolution that could be given one. Prune "
             "without FoldMean."
         )
@@ -183,3 +134,12 @@ def add_bias(model: nn.Module, name: str, value: Tensor) -> None:
     module = model.get_submodule(name)
     weight = attributes.weights(module)[0]
     module.bias = nn.Parameter(value.to(weight), requires_grad=weight.requires_grad)
+
+
+def outputs(model: nn.Module, what: slicing.Cuts, name: str) -> Tensor | None:
+    """Which outputs of a layer a plan leaves; None if all."""
+    module = model.get_submodule(name)
+    axis = 1 if isinstance(module, _ConvTransposeNd) else 0
+    names = {id(tensor): name for name, tensor in model.named_parameters()}
+    kept = (what.get(names[id(tensor)], {}).get(axis) for tensor in attributes.weights(module))
+    return next((positions for positions in kept if positions is not None), None)

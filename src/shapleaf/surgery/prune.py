@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvTransposeNd
 from torch.optim import Optimizer
 
 from .. import _context
@@ -15,7 +15,7 @@ from ..errors import PlanError
 from ..programs import instead
 from ..records import Edit, Plan, Receipt
 from . import optimizers
-from .compensation import Changes, Compensation, add_bias
+from .compensation import Compensation, add_bias, carry_out
 from .verification import Proof
 
 
@@ -30,7 +30,7 @@ def prune(
     model: nn.Module,
     plan: Plan,
     *,
-    compensate: Compensation | None = None,
+    compensate: Compensation | Sequence[Compensation] | None = None,
     scale_dropout: bool = False,
 ) -> Pruned:
     """A pruned copy of a model; the model itself stays as it is. See :func:`prune_`.
@@ -52,7 +52,8 @@ def prune(
     finally:
         for parameter, gradient in gradients:
             parameter.grad = gradient
-    return Pruned(pruned, prune_(pruned, plan, compensate=compensate, scale_dropout=scale_dropout))
+    steps = _steps(compensate)
+    return Pruned(pruned, _prune(pruned, plan, model, steps, None, scale_dropout=scale_dropout))
 
 
 def prune_(
@@ -60,7 +61,7 @@ def prune_(
     plan: Plan,
     *,
     optimizer: Optimizer | None = None,
-    compensate: Compensation | None = None,
+    compensate: Compensation | Sequence[Compensation] | None = None,
     scale_dropout: bool = False,
 ) -> Receipt:
     """Carry out a plan in place: slice every tensor, update the layers' sizes, verify, or roll back.
@@ -72,7 +73,8 @@ def prune_(
         model: the model that the plan's graph was traced from.
         plan: which units stay.
         optimizer: its state is sliced like the parameters.
-        compensate: changes to surviving weights, computed on the intact model first.
+        compensate: what makes up for the removed units, one step or several in order; computed on the
+            pruned model beside a copy of the intact one.
         scale_dropout: multiply the rate of each dropout on a pruned group by the share that stays.
 
     Raises:
@@ -89,33 +91,58 @@ def prune_(
     4
     """
     plan.graph.check(model)
+    steps = _steps(compensate)
+    reference = _context.copied(model) if steps else model
+    return _prune(model, plan, reference, steps, optimizer, scale_dropout=scale_dropout)
+
+
+def _steps(compensate: Compensation | Sequence[Compensation] | None) -> tuple[Compensation, ...]:
+    if compensate is None:
+        return ()
+    return tuple(compensate) if isinstance(compensate, Sequence) else (compensate,)
+
+
+def _prune(
+    model: nn.Module,
+    plan: Plan,
+    reference: nn.Module,
+    steps: tuple[Compensation, ...],
+    optimizer: Optimizer | None,
+    *,
+    scale_dropout: bool,
+) -> Receipt:
+    """Prune in place; what compensates is told by ``reference``, the model as it was."""
     for name in plan.pruned:
         if plan.graph[name].blocked:
             raise PlanError(f"group {name} cannot lose units: {plan.graph[name].blocked}.{instead(model)}")
-    changes = compensate.changes(model, plan) if compensate else Changes()
     what = slicing.cuts(plan)
     edits: list[Edit] = []
     with optimizers.restored_on_failure(optimizer), slicing.restored_on_failure(model):
         try:
-            changes.apply(model)
             proof = Proof(model, plan)
-            lengths = _with_new_biases(model, what, changes)
             if optimizer is not None and what:
                 optimizers.slice_state(optimizer, model, what)
-            slicing.slice_tensors(model, lengths)
-            edits += attributes.update(model, lengths)
+            slicing.slice_tensors(model, what)
+            edits += attributes.update(model, what)
             edits += attributes.resize(model, plan)
             if scale_dropout:
                 edits += attributes.scale_dropouts(model, _dropout_factors(plan))
             error = proof.check()
+            effects = carry_out(steps, model, reference, plan) if steps else ()
         except BaseException:
             attributes.undo(model, edits)
             raise
+    known = {name for info in plan.graph.tensors for name in (info.name, *info.aliases)}
     return Receipt(
         plan=plan,
         edits=tuple(edits),
-        biases=tuple((name, len(bias)) for name, bias in changes.biases.items()),
-        compensation=repr(compensate) if compensate else "none",
+        biases=tuple(
+            (name.rpartition(".")[0], len(bias))
+            for name, bias in model.named_parameters()
+            if name not in known
+        ),
+        compensation=" + ".join(map(repr, steps)) or "none",
+        effects=effects,
         error=error,
     )
 
@@ -136,25 +163,11 @@ def replay(model: nn.Module, receipt: Receipt) -> nn.Module:
     <All keys matched successfully>
     """
     receipt.plan.graph.check(model)
+    slicing.slice_tensors(model, slicing.cuts(receipt.plan))
     for name, length in receipt.biases:
         add_bias(model, name, torch.zeros(length))
-    biases = Changes(biases={name: torch.zeros(length) for name, length in receipt.biases})
-    slicing.slice_tensors(model, _with_new_biases(model, slicing.cuts(receipt.plan), biases))
     attributes.redo(model, receipt.edits)
     return model
-
-
-def _with_new_biases(model: nn.Module, what: slicing.Cuts, changes: Changes) -> slicing.Cuts:
-    """New biases are unknown to the graph; they are cut like the outputs of their weight."""
-    new = {}
-    names = {id(tensor): name for name, tensor in model.named_parameters()}
-    for name in changes.biases:
-        module = model.get_submodule(name)
-        outputs = 1 if isinstance(module, _ConvTransposeNd) else 0
-        for weight in (names[id(t)] for t in attributes.weights(module)):
-            if outputs in what.get(weight, {}):
-                new[f"{name}.bias" if name else "bias"] = {0: what[weight][outputs]}
-    return {**what, **new}
 
 
 def _dropout_factors(plan: Plan) -> dict[str, float]:

@@ -1,0 +1,121 @@
+"""What linear layers read and return in one run, and what their output is added to."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .. import _context
+from .._calls import Calls, function_of, repeats
+from ..errors import PlanError
+from ..linear import Linear, reading
+
+_BATCH_NORM = inspect.signature(functional.batch_norm)
+_SUMS = ("add", "__add__", "__radd__", "__iadd__", "add_")
+
+
+@dataclass(slots=True, eq=False)
+class Seen:
+    """One call of a layer.
+
+    Attributes:
+        layer: what it reads and multiplies by.
+        out: what it returns.
+        factor: what each of its output channels is multiplied by before the sum, ``(channels,)``.
+        other: what it is added to, directly or behind a BatchNorm; None if to nothing.
+    """
+
+    layer: Linear
+    out: Tensor
+    factor: Tensor
+    other: Tensor | None = None
+    at: Tensor | None = field(default=None, repr=False)
+
+
+def watch(model: nn.Module, inputs: Any, calls: Sequence[str]) -> dict[str, list[Seen]]:
+    """Run a model in eval mode until all calls named, and the sums behind them, have been seen.
+
+    Raises:
+        PlanError: one of them is not a linear layer's.
+
+    >>> model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    >>> seen = watch(model, torch.ones(4, 3), ["1:linear#0"])["1:linear#0"]
+    >>> seen[0].layer.input.shape
+    torch.Size([4, 2])
+    """
+    watcher = _Watcher(model, calls)
+    with torch.no_grad(), _context.inference(model):
+        try:
+            with watcher:
+                _context.forward(model, inputs)
+        except _Enough:
+            pass
+    missing = [call for call in calls if not watcher.seen[call]]
+    if missing:
+        raise PlanError(f"the model does not call {missing[0]} on these data; trace it with inputs like them.")
+    return watcher.seen
+
+
+class _Enough(Exception):  # noqa: N818 - no error
+    """Nothing further is needed of this run."""
+
+
+class _Watcher(Calls):
+    def __init__(self, model: nn.Module, calls: Sequence[str]) -> None:
+        super().__init__(model)
+        self.seen: dict[str, list[Seen]] = {call: [] for call in calls}
+        self._steps = any(repeats(call) for call in calls)
+        self._open: list[Seen] = []
+
+    def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if key in self.seen:
+            layer = reading(key, args, kwargs)
+            if layer is None:
+                raise PlanError(f"{key} multiplies in a way that shapleaf does not refit; leave its units.")
+            # Later calls may write into what this one was given or returns.
+            layer = replace(layer, input=layer.input.clone())
+            out = func(*args, **kwargs)
+            channels = out.new_ones(out.shape[layer.channel])
+            found = Seen(layer, out.clone(), channels, at=out)
+            self.seen[key].append(found)
+            self._open += [] if repeats(key) else [found]
+        else:
+            before = [seen.at for seen in self._open]
+            out = func(*args, **kwargs)
+            name = function_of(key)
+            given = _context.tensors((args, kwargs)) if _context.tensors(out) else []  # not x.dim()
+            for seen, at in zip([*self._open], before, strict=True):
+                if any(tensor is at for tensor in given):
+                    self._follow(seen, name, args, kwargs, out)
+        if not self._open and not self._steps and all(self.seen.values()):
+            raise _Enough
+        return out
+
+    def _follow(self, seen: Seen, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Behind a BatchNorm or an idle dropout the trail goes on; with a sum, or anything else, it ends."""
+        if name == "batch_norm" and args[0] is seen.at and args[2] is not None:
+            seen.factor = seen.factor * _factor(args, kwargs)
+            seen.at = out
+        elif name in ("dropout", "dropout2d"):
+            seen.at = out
+        else:
+            others = [t for t in args[:2] if isinstance(t, Tensor) and t is not seen.at]
+            scaled = kwargs.get("alpha", 1) != 1
+            if name in _SUMS and len(others) == 1 and others[0].shape == seen.out.shape and not scaled:
+                seen.other = others[0].clone()
+            self._open.remove(seen)
+
+
+def _factor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """What a BatchNorm in eval mode multiplies each channel by."""
+    bound = _BATCH_NORM.bind(*args, **kwargs)
+    bound.apply_defaults()
+    given = bound.arguments
+    weight = 1 if given["weight"] is None else given["weight"]
+    return weight / (given["running_var"] + given["eps"]).sqrt()  # type: ignore[no-any-return]
