@@ -20,7 +20,7 @@ SOURCE = TESTS.parent / "src" / "shapleaf"
 ROWS = """
     errors
     layers
-    _table _store _context _rng _calls _progress _ranks
+    _table _store _context _rng _calls _progress _ranks _ridge
     records
     data
     cuts
@@ -28,8 +28,11 @@ ROWS = """
     programs
     costs
     masking
+    linear
+    watching
     game
     criteria
+    consumers
     aggregation
     attribution
     scanning

@@ -82,6 +82,7 @@ class _Half:
         self.count = 0
         self.rows: list[tuple[Tensor, Tensor]] = []
         self.moments: tuple[Tensor, ...] | None = None
+        self._centred: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     @staticmethod
     def joined(first: _Half, second: _Half) -> _Half:
@@ -120,6 +121,19 @@ class _Half:
 
     def fit(self, penalty: float | None, intercept: bool) -> tuple[Tensor, Tensor]:
         """Matrix and intercept under a penalty; None lets nothing but the intercept in."""
+        if self._centred is None:
+            self._centred = self._centre(intercept)
+        centre, aim, left, right = self._centred
+        if penalty is None:
+            matrix = centre.new_zeros(*centre.shape, aim.shape[1])
+        elif self.moments is None:
+            matrix = _dual(left, right, penalty)
+        else:
+            matrix = _primal(left, right, penalty)
+        return matrix, aim - (centre[:, None] @ matrix)[:, 0]
+
+    def _centre(self, intercept: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Means, and rows and targets, or their moments, about them."""
         if self.moments is None:
             rows, targets = (torch.cat(parts, 1) for parts in zip(*self.rows, strict=True))
             centre, aim = rows.mean(1), targets.mean(1)
@@ -127,15 +141,10 @@ class _Half:
             centre, aim = (self.moments[i] / self.count for i in (0, 1))
         if not intercept:
             centre, aim = torch.zeros_like(centre), torch.zeros_like(aim)
-        if penalty is None:
-            matrix = centre.new_zeros(*centre.shape, aim.shape[1])
-        elif self.moments is None:
-            matrix = _dual(rows - centre[:, None], targets - aim[:, None], penalty)
-        else:
-            gram = self.moments[2] - self.count * centre[:, :, None] * centre[:, None]
-            cross = self.moments[3] - self.count * centre[:, :, None] * aim[:, None]
-            matrix = _primal(gram, cross, penalty)
-        return matrix, aim - (centre[:, None] @ matrix)[:, 0]
+        if self.moments is None:
+            return centre, aim, rows - centre[:, None], targets - aim[:, None]
+        gram = self.moments[2] - self.count * centre[:, :, None] * centre[:, None]
+        return centre, aim, gram, self.moments[3] - self.count * centre[:, :, None] * aim[:, None]
 
     def error(self, matrix: Tensor, intercept: Tensor) -> float:
         """The sum of squares that a fit leaves of these targets."""

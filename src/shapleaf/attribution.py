@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_map
 from . import __version__, _context
 from ._progress import progress
 from .aggregation import Aggregation, MeanPlusStd, State
-from .criteria import Criterion, Needs, Probe, Shapley
+from .consumers import consumers, feeling
+from .criteria import Criterion, Elimination, Needs, Probe, Shapley
 from .data import Batch, batches
 from .errors import CriterionError
 from .game import Estimate
@@ -68,7 +69,8 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
     criterion = criterion or Shapley()
     graph.check(model)
     chosen = graph.groups if groups is None else graph.select(*groups)
-    tally = _Tally(aggregate if criterion.needs else None)
+    # What is measured of layers, not of examples, has nothing to aggregate.
+    tally = _Tally(aggregate if criterion.needs & ~Needs.CONSUMERS else None)
     with _context.inference(model):
         if not criterion.needs:
             tally.samples = 0
@@ -76,7 +78,7 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
                 probe = Probe(group, model, seed, criterion.needs)
                 tally.add(group, criterion.score(probe), None)
         else:
-            driver = _play if Needs.GAME in criterion.needs else _differentiate
+            driver = next((run for need, run in _DRIVERS if need in criterion.needs), _differentiate)
             driver(_Task(model, chosen, data, criterion, loss, seed), tally)
     return tally.scores(graph, criterion, loss, seed)
 
@@ -109,9 +111,10 @@ class _Tally:
         self.common: dict[str, Tensor] = {}
         self.evaluations: dict[str, int] = {}
         self.stopped: dict[str, str] = {}
+        self.curves: dict[str, Tensor] = {}
 
-    def add(self, group: Group, score: Tensor | Estimate, examples: int | None) -> None:
-        values: Any = score.values if isinstance(score, Estimate) else score
+    def add(self, group: Group, score: Tensor | Estimate | Elimination, examples: int | None) -> None:
+        values: Any = score.values if isinstance(score, Estimate | Elimination) else score
         shape = (group.size,) if examples is None else (examples, group.size)
         if not isinstance(values, Tensor) or values.shape != shape:
             got = f"shape {(*values.shape,)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
@@ -129,6 +132,8 @@ class _Tally:
             self.values.setdefault(group.name, []).append(values)
         if isinstance(score, Estimate):
             self._sampled(group.name, score)
+        elif isinstance(score, Elimination):
+            self.curves[group.name] = score.curve
 
     def _sampled(self, name: str, estimate: Estimate) -> None:
         self.evaluations[name] = estimate.evaluations
@@ -158,7 +163,7 @@ class _Tally:
             if error is not None:
                 stderr[name] = error
         settings = {
-            "aggregate": repr(self.aggregate) if criterion.needs else "none",
+            "aggregate": "none" if self.curves else repr(self.aggregate) if criterion.needs else "none",
             "loss": getattr(loss, "__name__", repr(loss)) if criterion.needs else "none",
             "seed": str(seed),
             "shapleaf": __version__,
@@ -171,6 +176,7 @@ class _Tally:
             samples=self.samples,
             evaluations=self.evaluations,
             stopped=self.stopped,
+            curves=self.curves,
             criterion=repr(criterion),
             settings=settings,
         )
@@ -198,6 +204,18 @@ def _play(task: _Task, tally: _Tally) -> None:
                 break
 
 
+def _eliminate(task: _Task, tally: _Tally) -> None:
+    felt = getattr(task.criterion, "felt", False)
+    data = list(task.batches(labelled=felt))
+    tally.samples = sum(batch.examples for batch in data)
+    weights = feeling(task.model, task.groups, data, task.loss) if felt else {}
+    with progress("attribute", len(task.groups)) as step:
+        for group in task.groups:
+            probe = task.probe(group, ())(regress=partial(consumers, task.model, group, data, weights))
+            tally.add(group, task.criterion.score(probe), None)
+            step(group.name)
+
+
 def _differentiate(task: _Task, tally: _Tally) -> None:
     gates, needs = Gates(task.groups), task.criterion.needs
     labelled = bool(needs & (Needs.GRADIENT | Needs.MASK_GRADIENT))
@@ -216,6 +234,9 @@ def _differentiate(task: _Task, tally: _Tally) -> None:
                 )
                 tally.add(group, task.criterion.score(probe), batch.examples)
             step("")
+
+
+_DRIVERS = ((Needs.GAME, _play), (Needs.CONSUMERS, _eliminate))
 
 
 Key = tuple[int, bytes]

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from ._calls import function_of
+from ._rng import stream
 from .layers.recurrent import recur
 
 
@@ -126,6 +128,21 @@ class Upsampling(Convolution):
         kernel = self.weight.shape[2:]
         mirrored = matrix.unflatten(1, (-1, *kernel)).movedim(-1, 2).flatten(0, 1)
         return mirrored.flip([*range(2, mirrored.ndim)])
+
+
+def places(layer: Linear, out: Tensor, examples: int, each: int = 16) -> Tensor | None:
+    """Which places of the output tell enough about the layer; None if all are needed.
+
+    There are many in a feature map, and neighbours say nearly the same: ``each`` rows for each feature
+    over all examples are taken, and never fewer than 16 times that many places of an example; which
+    ones is drawn once.
+    """
+    total = out.numel() // (len(out) * out.shape[layer.channel])
+    features = layer.matrix().shape[1]
+    enough = max(16 * each, -(-each * features // max(examples, 1)))
+    if total <= enough:
+        return None
+    return torch.from_numpy(stream(0, "places", total).permutation(total)[:enough]).sort().values
 
 
 def reading(key: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Linear | None:

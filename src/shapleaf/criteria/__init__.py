@@ -2,15 +2,19 @@
 
 from .activations import APoZ
 from .gradients import Sensitivity, Taylor
-from .probe import Criterion, Needs, Probe
+from .probe import Consumer, Criterion, Elimination, Needs, Probe
 from .shapley import LeaveOneOut, Shapley
+from .surgeon import OptimalBrainSurgeon
 from .weights import Random, WeightNorm
 
 __all__ = [
     "APoZ",
+    "Consumer",
     "Criterion",
+    "Elimination",
     "LeaveOneOut",
     "Needs",
+    "OptimalBrainSurgeon",
     "Probe",
     "Random",
     "Sensitivity",

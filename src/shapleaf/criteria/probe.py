@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,37 @@ class Needs(enum.Flag):
     GRADIENT = enum.auto()
     MASK_GRADIENT = enum.auto()
     GAME = enum.auto()
+    CONSUMERS = enum.auto()
+
+
+class Elimination(NamedTuple):
+    """The outcome of taking units away one after the other.
+
+    Attributes:
+        values: ``(units,)``, what each cost when it went; never less than what went before it.
+        curve: rows (units removed, cost so far, 0), from none to all.
+    """
+
+    values: Tensor
+    curve: Tensor
+
+
+@dataclass(slots=True, eq=False)
+class Consumer:
+    """What one layer reads of a group, as a regression: its output from its inputs.
+
+    Attributes:
+        gram: second moments of the inputs about their mean, summed over places and averaged over examples,
+            ``(features, features)``, in double precision.
+        weight: ``(features, outputs)``.
+        units: the unit that each feature belongs to, -1 where it belongs to none of the group.
+        felt: how much the loss feels of an error of each output, ``(outputs,)``; ones without labels.
+    """
+
+    gram: Tensor
+    weight: Tensor
+    units: Tensor
+    felt: Tensor
 
 
 @runtime_checkable
@@ -36,7 +67,8 @@ class Criterion(Protocol):
     """Scores the units of one group; configuration only, no model and no data.
 
     ``score`` returns ``(units,)`` if it needs nothing, else ``(examples, units)``, or an
-    :class:`~shapleaf.game.Estimate`; higher means needed more. A criterion that draws at random uses
+    :class:`~shapleaf.game.Estimate`; an :class:`Elimination` if it needs consumers; higher means needed
+    more. A criterion that draws at random uses
     ``probe.seed``. A user's own needs no base class:
 
     >>> from dataclasses import dataclass
@@ -51,7 +83,7 @@ class Criterion(Protocol):
 
     needs: ClassVar[Needs]
 
-    def score(self, probe: Probe) -> Tensor | Estimate: ...
+    def score(self, probe: Probe) -> Tensor | Estimate | Elimination: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +114,7 @@ class Probe:
     activation_gradients: Sequence[Tensor] = ()
     mask_gradients: Tensor | None = None
     play: Callable[[], LayerGame] | None = None
+    regress: Callable[[], list[Consumer]] | None = None
 
     @property
     def activation(self) -> Tensor:
@@ -108,6 +141,13 @@ class Probe:
         self._allow(Needs.GAME, "game")
         assert self.play is not None
         return self.play()
+
+    @property
+    def consumers(self) -> list[Consumer]:
+        """The layers that read the group."""
+        self._allow(Needs.CONSUMERS, "consumers")
+        assert self.regress is not None
+        return self.regress()
 
     def incoming(self) -> Tensor:
         """The weights that produce each unit, ``(units, weights)``; biases and norms excluded.

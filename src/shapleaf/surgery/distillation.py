@@ -57,7 +57,7 @@ class Distill:
     Args:
         data: calibration batches, labelled or not.
         steps: steps of the optimizer.
-        lr: its first learning rate.
+        lr: its first learning rate, in units of each parameter's root mean square.
         batch: examples per step.
         augment: ``f(inputs, generator)``, new inputs of the same shapes; both networks see them.
         blocks: the weight of the layers' outputs beside that of the network's.
@@ -73,8 +73,8 @@ class Distill:
 
     data: Any = field(compare=False, repr=False)
     steps: int = 200
-    lr: float = 2e-3
-    batch: int = 64
+    lr: float = 0.02
+    batch: int = 32
     augment: Augment | None = field(default=shift_and_flip, repr=False)
     blocks: float = 1.0
     seed: int = 0
@@ -88,7 +88,7 @@ class Distill:
         examples = _examples(self.data, _context.device_of(pruned))
         match = _Match(reference, pruned, plan, examples[:2], self.blocks)
         with _learning(pruned) as parameters, _context.rng(self.seed), progress("distill", self.steps) as step:
-            optimizer = torch.optim.Adam(parameters, lr=self.lr)
+            optimizer = torch.optim.Adam([{"params": [p], "lr": self.lr * _size(p)} for p in parameters])
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
             for number in range(self.steps):
                 distance = match(self._inputs(examples, number))
@@ -143,6 +143,11 @@ def _learning(model: nn.Module) -> Iterator[list[nn.Parameter]]:
             for parameter, gradient, learns in before:
                 parameter.requires_grad_(learns)
                 parameter.grad = gradient
+
+
+def _size(parameter: Tensor) -> float:
+    """The root mean square of a parameter's elements; a thousandth for one that is nearly zero."""
+    return max(float(parameter.detach().square().mean().sqrt()), 1e-3)
 
 
 class _Match:

@@ -17,10 +17,10 @@ from .._ridge import Ridge
 from ..cuts import slicing
 from ..data import Batch, batches
 from ..errors import PlanError
-from ..linear import Linear
+from ..linear import Linear, places
 from ..records import Plan
 from .compensation import add_bias, unbiased
-from .watching import Seen, watch
+from ..watching import Seen, watch
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class _Uses(Calls):
         out = func(*args, **kwargs)
         for tensor in _context.tensors((args, kwargs)):
             name = self._known.get(id(tensor)) or self._known.get(id(tensor._base))
-            # A view taken of a parameter is no use of it yet.
-            if name and not (isinstance(out, Tensor) and out._is_view()):
+            part = isinstance(out, Tensor) and out._base is not None and self._known.get(id(out._base)) == name
+            if name and not part:  # a view taken of a parameter is no use of it yet
                 calls = self.of.setdefault(name, [])
                 calls += [] if key in calls else [key]
         return out
@@ -136,6 +136,7 @@ class _Refit:
 
     def run(self, data: Sequence[Batch], memory: int) -> None:
         """Gather the normal equations, solve them, and put the new weights and the shift in place."""
+        self.memory, self.examples = memory, sum(batch.examples for batch in data)
         ridge: dict[int, Ridge] = {}
         layers: dict[int, Linear] = {}
         for batch in data:
@@ -145,7 +146,7 @@ class _Refit:
                     place = now.layer.weight.storage_offset()  # parts of one parameter are regressions apart
                     layers[place] = now.layer
                     gathered = ridge.setdefault(place, Ridge(intercept=self._movable(now.layer)))
-                    self._gather(gathered, batch, now, self._target(call, before, now), memory)
+                    self._gather(gathered, batch, now, self._target(call, before, now))
         for place, layer in layers.items():
             fit = ridge[place].solve()
             self._write(layer.weight, layer.weights(layer.matrix().double() + fit.matrix))
@@ -187,16 +188,17 @@ class _Refit:
         length = layer.weight.shape[self.axis]
         return positions[(positions >= start) & (positions < start + length)] - start
 
-    @staticmethod
-    def _gather(ridge: Ridge, batch: Batch, now: Seen, missing: Tensor, memory: int) -> None:
+    def _gather(self, ridge: Ridge, batch: Batch, now: Seen, missing: Tensor) -> None:
         layer, size = now.layer, len(now.layer.input)
-        places = missing.numel() // (size * missing.shape[layer.channel])
-        each = 8 * places * layer.matrix().shape[1] * layer.groups
-        step = max(1, memory // max(each, 1))
+        chosen = places(layer, missing, self.examples)
+        each = 8 * missing.numel() * layer.matrix().shape[1] * layer.groups
+        step = max(1, self.memory * size * missing.shape[layer.channel] // max(each, 1))
         half = (torch.arange(size) * batch.examples // size + batch.first) % 2
         for first in range(0, size, step):
             part = slice(first, first + step)
             rows, targets = layer.rows(layer.input[part]), layer.outputs(missing[part])
+            if chosen is not None:
+                rows, targets = (t.index_select(2, chosen.to(t.device)) for t in (rows, targets))
             halves = half[part].to(rows.device).repeat_interleave(rows.shape[2])
             ridge.add(rows.transpose(0, 1).flatten(1, 2), targets.transpose(0, 1).flatten(1, 2), halves)
 

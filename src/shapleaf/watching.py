@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .. import _context
-from .._calls import Calls, function_of, repeats
-from ..errors import PlanError
-from ..linear import Linear, reading
+from . import _context
+from ._calls import Calls, function_of, repeats
+from .errors import PlanError
+from .linear import Linear, reading
 
 _BATCH_NORM = inspect.signature(functional.batch_norm)
 _SUMS = ("add", "__add__", "__radd__", "__iadd__", "add_")
