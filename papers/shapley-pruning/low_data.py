@@ -220,8 +220,8 @@ def markdown(found: dict[str, Any]) -> str:
         f"{settings['images']} calibration images, test accuracy in % on {settings['test_images']:,} others"
         + (", removed units folded into biases by their mean. " if settings["fold"] else ". ")
         + "Mean ± standard deviation over calibration sets and draws; no ± where there is one run. Seconds "
-        "are CPU seconds of all attributions for one pruned network. A dash: not run. The curves are accuracies "
-        f"on the first {CURVE_IMAGES:,} of the test images. " + f"{made_by(found)}.",
+        "are CPU seconds of all attributions for one pruned network. A dash: not run. Curves are accuracies "
+        f"on {CURVE_IMAGES:,} of the test images. {made_by(found)}.",
     ]
     for name, intact in found["intact"].items():
         mine = [cell for cell in cells if cell["network"] == name]
