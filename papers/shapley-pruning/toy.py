@@ -46,6 +46,7 @@ SHAPLEY: dict[str, Criterion] = {
     "Shapley, corrected": sl.Shapley(sl.Corrected()),
     "Shapley, adaptive": sl.Shapley(sl.Adaptive()),
 }
+ROUNDING = 1e-12
 SPREAD = "Shapley, exact, mean + 2 std"
 
 
@@ -144,10 +145,10 @@ CASES = (
 LEAD = (
     "Units A and B carry what x2 exceeds x1 by, and the other way round; C carries the mean of both; D is "
     "read with weight zero, or -0.1. Scores are expectations over x1 and x2, uniform on [0, 10], by a "
-    "quadrature that is exact for them, or means over four points; the loss is the squared error. Off by: the "
-    "largest difference between a unit's score and the closed form, which is rounding or what sampling adds. "
-    "Theirs: the stored notebook of the authors' repository (10,000 random points; its product of gradient "
-    "and activation with the sign turned) and its tests."
+    "quadrature that is exact for them, or means over four points; the loss is the squared error. Off by: "
+    "the largest difference between a unit's score and the closed form; above rounding it is what sampling "
+    "adds. Theirs: the stored notebook of the authors' repository (10,000 random points; its product of "
+    "gradient and activation with the sign turned) and its tests."
 )
 
 
@@ -182,7 +183,8 @@ def row(case: Case, name: str, values: Tensor, expected: Numbers | None) -> list
     closed, error = "-", "-"
     if expected is not None:
         closed = ", ".join(map(str, expected))
-        error = f"{max(abs(a - float(b)) for a, b in zip(values.tolist(), expected, strict=True)):.0e}"
+        largest = max(abs(a - float(b)) for a, b in zip(values.tolist(), expected, strict=True))
+        error = f"{largest:.2g}" if largest > ROUNDING else "rounding"
     return [name, *numbers, closed, error, case.theirs.get(name, "-")]
 
 
