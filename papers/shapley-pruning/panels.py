@@ -31,7 +31,7 @@ def draw(
     plots = require("matplotlib.pyplot", "plots")
     with plots.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name, "font.size": 8}):
         figure, axes = plots.subplots(
-            1, len(panels), figsize=(4 * len(panels), 4), sharey=True, squeeze=False, layout="constrained"
+            1, len(panels), figsize=(4 * len(panels), 4.5), sharey=True, squeeze=False, layout="constrained"
         )
         for axis, (title, lines) in zip(axes.flat, panels.items(), strict=True):
             for row in rows:
