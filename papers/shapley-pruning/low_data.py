@@ -58,7 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
         options.seeds, methods, options.networks, options.remove
     ):
         key = f"{name} | {method.name} | {remove:g} | {seed}"
-        if key not in results.cells or (options.curves and "curve" not in results.cells[key]):
+        undrawn = options.curves and method.name in DRAWN and "curve" not in results.cells.get(key, {})
+        if undrawn or key not in results.cells:
             if name not in studies:
                 studies[name] = prepare(name, options)
                 results.intact.setdefault(name, studies[name].intact())
@@ -83,7 +84,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the calibration images and every draw"
     )
     parser.add_argument("--fold", action="store_true", help="fold the mean of removed units into biases")
-    parser.add_argument("--curves", action="store_true", help="run cells again that have no curve")
+    parser.add_argument("--curves", action="store_true", help="run cells again whose curve is missing")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args(arguments)
 
