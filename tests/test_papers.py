@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 from pathlib import Path
@@ -26,7 +27,8 @@ def script(name: str) -> Any:
     return load
 
 
-models, low_data, layerwise, untrained = map(script, ("models", "low_data", "layerwise", "untrained"))
+models, toy, low_data, layerwise = map(script, ("models", "toy", "low_data", "layerwise"))
+untrained, finetuning = map(script, ("untrained", "finetuning"))
 
 
 @pytest.mark.parametrize(
@@ -101,10 +103,34 @@ def test_the_network_for_mnist_is_trained_once(
     assert written.stat().st_mtime_ns == before
 
 
+def test_the_toy_network_is_scored_as_its_closed_forms_say(toy: ModuleType, tmp_path: Path) -> None:
+    toy.main(["--out", str(tmp_path)])
+    text = (tmp_path / "TOY.md").read_text()
+    assert "| Shapley, exact | 6.25 | 6.25 | 37.5 | 0 | 25/4, 25/4, 75/2, 0 | rounding | - |" in text
+    off = {line.split(" | ")[0][2:] for line in text.splitlines() if line.startswith("| ")}
+    off -= {line.split(" | ")[0][2:] for line in text.splitlines() if "| rounding |" in line}
+    # What has no closed form, and the one sampler without antithetic orders.
+    assert off == {"criterion", "random", "Shapley, paper's sampler", "Shapley, exact, mean + 2 std"}
+    assert (STUDY / "TOY.md").read_text().partition("##")[2] == text.partition("##")[2]
+
+
+def test_the_toy_network_has_a_row_for_every_criterion(toy: ModuleType) -> None:
+    from shapleaf import criteria
+
+    kinds = {getattr(criteria, name) for name in criteria.__all__} - {criteria.Criterion, criteria.Needs}
+    assert {type(criterion) for criterion in {**toy.LOCAL, **toy.SHAPLEY}.values()} == kinds - {
+        criteria.Probe
+    }
+    for case in toy.CASES:
+        assert set(case.expected) == {*toy.LOCAL, "Shapley"} - {"random"}
+        assert set(case.theirs) <= {*toy.LOCAL, *toy.SHAPLEY}
+
+
 @pytest.mark.data
 def test_low_data_prunes_a_quarter_of_each_layer_and_resumes(
     low_data: ModuleType, shared: Path, tmp_path: Path
 ) -> None:
+    pytest.importorskip("matplotlib")
     few = [
         "--networks",
         "resnet20",
@@ -125,13 +151,21 @@ def test_low_data_prunes_a_quarter_of_each_layer_and_resumes(
     # Inner channels go from 16, 32, 64 to 12, 24, 48: a quarter of the weights of every block.
     assert found["cells"][key]["params"] == 202_738
     assert "| weight norm | " in (tmp_path / "RESULTS.md").read_text()
+    # After each of the nine layers, by the same images as at the end: these are fewer than 2,000.
+    assert len(found["cells"][key]["curve"]) == 10
+    assert found["cells"][key]["curve"][-1] == found["cells"][key]["accuracy"]
+    picture = (tmp_path / "low-data-resnet20.svg").read_text()
+    assert all(text in picture for text in ("weight norm", "25% of each layer removed", "layer3.2.conv1"))
 
+    # A cell is run again only where its curve is missing, and only if that was asked for.
     found["cells"][key]["accuracy"] = -1.0
+    bare = "resnet20 | Taylor signed, mean + 2 std | 0.25 | 0"
+    found["cells"][bare] = {name: value for name, value in found["cells"][key].items() if name != "curve"}
     results.write_text(json.dumps(found))
-    low_data.main([*command, "weight norm", "Taylor signed, mean + 2 std"])
+    low_data.main([*command, "weight norm", "Taylor signed, mean + 2 std", "--curves"])
     cells = json.loads(results.read_text())["cells"]
     assert cells[key]["accuracy"] == -1.0
-    assert "resnet20 | Taylor signed, mean + 2 std | 0.25 | 0" in cells
+    assert cells[bare]["accuracy"] == cells[bare]["curve"][-1]
 
     with pytest.raises(SystemExit, match="was made with"):
         low_data.main([*command, "weight norm", "--images", "5"])
@@ -252,3 +286,68 @@ def test_what_the_readme_says_of_untrained_networks_is_in_the_results(untrained:
     ]
     assert min(min(values) for values in gains) > 0
     assert [round(sum(values) / 5, 2) for values in gains] == [5.3, 1.95]
+
+
+@pytest.mark.data
+def test_finetuning_trains_what_was_pruned_and_resumes(
+    finetuning: ModuleType, shared: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    command = "--networks resnet20 --remove 0.5 --images 4 8 --test-images 20 --seeds 0 --steps 2".split()
+    command += ["--data", str(shared), "--out", str(tmp_path), "--rows"]
+    results, key = tmp_path / "finetuning.json", "resnet20 | weight norm | 0.5 | 8 | 0"
+
+    finetuning.main([*command, "weight norm"])
+    found = json.loads(results.read_text())
+    assert set(found["cells"]) == {key, "resnet20 | weight norm | 0.5 | 4 | 0"}
+    assert len({cell["before"] for cell in found["cells"].values()}) == 1
+    assert "| weight norm | " in (tmp_path / "FINETUNING.md").read_text()
+    assert "weight norm" in (tmp_path / "finetuning-resnet20.svg").read_text()
+
+    found["cells"][key]["accuracy"] = -1.0
+    results.write_text(json.dumps(found))
+    finetuning.main([*command, "weight norm", "nothing"])
+    cells = json.loads(results.read_text())["cells"]
+    assert cells[key]["accuracy"] == -1.0
+    assert cells["resnet20 | nothing removed | 0 | 8 | 0"]["before"] > 0.5
+
+    with pytest.raises(SystemExit, match="was made with"):
+        finetuning.main([*command, "weight norm", "--steps", "1"])
+
+
+def test_fine_tuning_is_drawn_by_its_seed_alone_and_moves_images_by_the_margin_at_most(
+    finetuning: ModuleType,
+) -> None:
+    images = torch.zeros(3, 1, 9, 9)
+    images[:, :, 4, 4] = 1
+    moved = torch.cat([finetuning.jittered(images) for _ in range(30)])
+    assert moved.shape == (90, 1, 9, 9)
+    assert moved.sum((1, 2, 3)).tolist() == [1] * 90  # a point in the middle never leaves
+    assert len(moved.flatten(1).argmax(1).unique()) > 30
+
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 9), torch.nn.Flatten(), torch.nn.Dropout())
+    noisy, labels = images + torch.randn(3, 1, 9, 9), torch.tensor([0, 1, 0])
+    state = torch.get_rng_state()
+    first, again, other = (copy.deepcopy(model) for _ in range(3))
+    for tuned, seed in ((first, 0), (again, 0), (other, 1)):
+        finetuning.tune(tuned, noisy, labels, 4, seed)
+        assert not tuned.training
+    assert torch.equal(state, torch.get_rng_state())
+    first, again, other = (tuned[0].weight for tuned in (first, again, other))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "json_", "text"),
+    [
+        ("low_data", "results.json", "RESULTS.md"),
+        ("finetuning", "finetuning.json", "FINETUNING.md"),
+    ],
+)
+def test_committed_tables_are_of_the_committed_results(
+    monkeypatch: pytest.MonkeyPatch, name: str, json_: str, text: str
+) -> None:
+    monkeypatch.syspath_prepend(str(STUDY))
+    found = json.loads((STUDY / json_).read_text())
+    assert (STUDY / text).read_text() == importlib.import_module(name).markdown(found) + "\n"

@@ -4,7 +4,8 @@
 
 Each layer in turn, outermost first, is scored on the network as pruned so far and loses 25 % or 50 % of
 its units. Every finished cell is written to ``results.json`` and ``RESULTS.md`` at once; a re-run does
-what is missing.
+what is missing. At the end the accuracy after each layer, the paper's Figure 3, is drawn in
+``low-data-NETWORK.svg``.
 """
 
 from __future__ import annotations
@@ -20,26 +21,45 @@ from typing import Any
 import numpy as np
 import torch
 from methods import METHODS, Method, named
-from models import VGG16, LeNet, Network, ResNet, load
+from models import VGG16, LeNet, Network, ResNet, build, load
+from panels import draw
 from results import TRAINED, Cell, Results, made_by, spread
 from torch import Tensor
 
 import shapleaf as sl
+from shapleaf.integrations import require
 from shapleaf.integrations.datasets import Images, load_data
 
 HERE = Path(__file__).resolve().parent
+CURVE_IMAGES = 2000
+"""The accuracy after each layer is taken on so many of the test images, that after the last one on all."""
+DRAWN = (
+    "Shapley, default path, mean + 2 std",
+    "Shapley, paper's sampler, mean + 2 std",
+    "Shapley, line path, mean + 2 std",
+    "leave one out, mean + 2 std",
+    "Taylor signed, mean + 2 std",
+    "Taylor, mean",
+    "sensitivity, mean",
+    "APoZ, mean",
+    "weight norm",
+    "random",
+)
+"""The rows whose curves are drawn: the authors' criteria as they aggregate them, and four more."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
+    require("matplotlib.pyplot", "plots")
     methods, results = named(METHODS, options.methods), resumed(options)
     studies: dict[str, Study] = {}
     for seed, method, name, remove in itertools.product(
         options.seeds, methods, options.networks, options.remove
     ):
         key = f"{name} | {method.name} | {remove:g} | {seed}"
-        if key not in results.cells:
+        undrawn = options.curves and method.name in DRAWN and "curve" not in results.cells.get(key, {})
+        if undrawn or key not in results.cells:
             if name not in studies:
                 studies[name] = prepare(name, options)
                 results.intact.setdefault(name, studies[name].intact())
@@ -47,6 +67,8 @@ def main(arguments: list[str] | None = None) -> None:
             said = f"{cell['accuracy']:.4f} ({cell['attribution_cpu_seconds']} s)"
             results.add(key, {"network": name, "method": method.name, "remove": remove, **cell}, said)
     results.write()
+    for name in results.intact:
+        picture(results, name, options.out / f"low-data-{name}{'-fold' if options.fold else ''}.svg")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -62,6 +84,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the calibration images and every draw"
     )
     parser.add_argument("--fold", action="store_true", help="fold the mean of removed units into biases")
+    parser.add_argument("--curves", action="store_true", help="run cells again whose curve is missing")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args(arguments)
 
@@ -109,24 +132,44 @@ def run(method: Method, study: Study, remove: float, seed: int, options: argpars
     model = copy.deepcopy(study.network.model)
     chosen = study.calibration(options.images, seed)
     calibration = study.images[chosen], study.labels[chosen]
-    wall, cpu = 0.0, 0.0
-    for layer in study.network.layers:
-        graph = sl.trace(model, calibration[0][:2])
-        start = time.perf_counter(), time.process_time()
-        scores = method.scores(model, graph, layer, calibration, seed)
-        wall, cpu = wall + time.perf_counter() - start[0], cpu + time.process_time() - start[1]
-        plan = sl.allocate(scores, sl.Units(remove=remove), multiple_of=1)
-        sl.prune_(model, plan, compensate=sl.FoldMean(calibration) if options.fold else None)
-    cost = sl.cost(sl.trace(model, calibration[0][:2]))
     rest = torch.ones(len(study.labels), dtype=torch.bool).index_fill(0, chosen, value=False)
+    features, labels = study.features[rest], study.labels[rest]
+    first = features[:CURVE_IMAGES], labels[:CURVE_IMAGES]
+    wall, cpu, curve = 0.0, 0.0, [accuracy(model, *first)]
+    for layer in study.network.layers:
+        spent = prune(model, method, layer, calibration, remove, seed, fold=options.fold)
+        wall, cpu = wall + spent[0], cpu + spent[1]
+        curve.append(accuracy(model, *first))
+    cost = sl.cost(sl.trace(model, calibration[0][:2]))
     return {
         "seed": seed,
-        "accuracy": accuracy(model, study.features[rest], study.labels[rest]),
+        "accuracy": accuracy(model, features, labels),
+        "curve": [round(value, 4) for value in curve],
         "params": cost.params,
         "macs": cost.macs,
         "attribution_seconds": round(wall, 2),
         "attribution_cpu_seconds": round(cpu, 2),
     }
+
+
+def prune(
+    model: VGG16 | ResNet | LeNet,
+    method: Method,
+    layer: str,
+    calibration: tuple[Tensor, Tensor],
+    remove: float,
+    seed: int,
+    *,
+    fold: bool = False,
+) -> tuple[float, float]:
+    """Remove a share of one layer's units, in place; the wall and CPU seconds that their scores took."""
+    graph = sl.trace(model, calibration[0][:2])
+    start = time.perf_counter(), time.process_time()
+    scores = method.scores(model, graph, layer, calibration, seed)
+    spent = time.perf_counter() - start[0], time.process_time() - start[1]
+    plan = sl.allocate(scores, sl.Units(remove=remove), multiple_of=1)
+    sl.prune_(model, plan, compensate=sl.FoldMean(calibration) if fold else None)
+    return spent
 
 
 def accuracy(model: VGG16 | ResNet | LeNet, features: Tensor, labels: Tensor) -> float:
@@ -154,6 +197,18 @@ def resumed(options: argparse.Namespace) -> Results:
     return Results(json, tables, command, settings, markdown)
 
 
+def picture(results: Results, network: str, path: Path) -> None:
+    """Figure 3: the accuracy after each layer, for each share that is removed."""
+    panels: dict[str, dict[str, list[list[float]]]] = {}
+    cells = [cell for cell in results.cells.values() if cell["network"] == network and "curve" in cell]
+    for cell in sorted(cells, key=lambda cell: float(cell["remove"])):
+        if cell["method"] in DRAWN:
+            lines = panels.setdefault(f"{cell['remove']:.0%} of each layer removed", {})
+            lines.setdefault(cell["method"], []).append(cell["curve"])
+    if panels:
+        draw(path, panels, DRAWN, ["intact", *build(network).layers], f"{network}, pruned up to this layer")
+
+
 def markdown(found: dict[str, Any]) -> str:
     """The tables, with a dash for what has not been run."""
     settings, cells = found["settings"], list(found["cells"].values())
@@ -166,8 +221,8 @@ def markdown(found: dict[str, Any]) -> str:
         f"{settings['images']} calibration images, test accuracy in % on {settings['test_images']:,} others"
         + (", removed units folded into biases by their mean. " if settings["fold"] else ". ")
         + "Mean ± standard deviation over calibration sets and draws; no ± where there is one run. Seconds "
-        "are CPU seconds of all attributions for one pruned network. A dash: not run. "
-        + f"{made_by(found)}.",
+        "are CPU seconds of all attributions for one pruned network. A dash: not run. Curves are accuracies "
+        f"on {CURVE_IMAGES:,} of the test images. {made_by(found)}.",
     ]
     for name, intact in found["intact"].items():
         mine = [cell for cell in cells if cell["network"] == name]
@@ -182,6 +237,8 @@ def markdown(found: dict[str, Any]) -> str:
             texts = (_cell(found, top) for found, top in zip(row, best, strict=True))
             lines.append(f"| {method} | {' | '.join(texts)} |")
         lines += ["", *(_left(mine, remove, intact) for remove in removes)]
+        if any("curve" in cell and cell["method"] in DRAWN for cell in mine):
+            lines += ["", f"![{name}](low-data-{name}{'-fold' if settings['fold'] else ''}.svg)"]
     return "\n".join(lines)
 
 

@@ -48,6 +48,7 @@ DEFAULT = sl.Shapley()
 
 # In the order in which the tables are filled: cheap ones first, of those the rows that matter most.
 METHODS = (
+    Method("Shapley, default path, mean + 2 std", DEFAULT, sl.MeanPlusStd(2)),
     Method("Shapley, line path, mean + 2 std", LINE, sl.MeanPlusStd(2)),
     Method("Shapley, gaussian path, mean + 2 std", GAUSSIAN, sl.MeanPlusStd(2)),
     Method("weight norm", sl.WeightNorm(), sl.Mean()),
