@@ -37,6 +37,8 @@ ROWS = """
     strategies
     allocation
     surgery
+    schedules
+    training
     evaluation
     reporting
     integrations
@@ -55,7 +57,7 @@ LATE = {("records.report", "reporting.html")}
 UNMIRRORED = {"errors"}
 """Modules without behaviour of their own."""
 
-CROSSING = {"docs", "init", "layout", "oracles", "benchmarks", "papers"}
+CROSSING = {"docs", "init", "layout", "oracles", "benchmarks", "papers", "examples"}
 """Tests of no single module."""
 
 
