@@ -39,6 +39,7 @@ KEEP, STEPS, PART = 0.5, 5, 0.5
 RATE, MOMENTUM, DECAY, BATCH = 0.02, 0.9, 1e-4, 128
 CRITERIA = {"Taylor": sl.Taylor(), "Shapley": sl.Shapley()}
 SCHEDULES = ("one shot", "cubic")
+CACHE = Path.home() / ".cache" / "shapleaf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,15 +221,14 @@ def markdown(found: dict[str, Any]) -> str:
     parts = [
         "# Pruning along a schedule against pruning at once",
         f"`{found['command']}`",
-        f"ResNet-20 on CIFAR-10, {intact['accuracy']:.2%} intact (cross-entropy {intact['loss']:.3f}); half of its "
-        f"MACs go, at once before the first step or in {STEPS} cubic steps over the first half of the run. SGD, "
-        f"learning rate {RATE} falling linearly to zero, momentum {MOMENTUM}, weight decay {DECAY}, batches of "
-        f"{BATCH}, images shifted and flipped. An epoch is {epoch}. Units are scored on "
-        f"{settings['calibration']} training images, means folded; accuracy in % on {settings['test_images']:,} "
-        "test images, its standard error 0.4. Mean ± standard deviation over seeds, which draw calibration and "
-        "training images; the difference is that of runs with the same seed. "
-        + ", ".join(f"{name} {value}" for name, value in found["environment"].items())
-        + ".",
+        f"ResNet-20 on CIFAR-10, {intact['accuracy']:.2%} intact (cross-entropy {intact['loss']:.3f}); half of "
+        f"its MACs go, at once before the first step or in {STEPS} cubic steps over the first half of the run. "
+        f"SGD, learning rate {RATE} falling linearly to zero, momentum {MOMENTUM}, weight decay {DECAY}, "
+        f"batches of {BATCH}, images shifted and flipped. An epoch is {epoch}. Units are scored on "
+        f"{settings['calibration']} training images, means folded; accuracy in % on "
+        f"{settings['test_images']:,} test images, its standard error 0.4. Mean ± standard deviation over "
+        "seeds, which draw calibration and training images; the difference is that of runs with the same "
+        "seed. " + ", ".join(f"{name} {value}" for name, value in found["environment"].items()) + ".",
     ]
     lines = {tuple(key.split(" | ")[1:3]): 0 for key in done}
     header = [
