@@ -143,7 +143,7 @@ class Pruner:
         with _context.rng(0):
             graph = _traced(model, calibration)
         self._open = _open(graph, self.planner)
-        self._dense = self._counted(cost(graph), {group.name: group.size for group in graph})
+        self._dense = self._counted(graph)
         self._check_attainable(graph)
 
     @property
@@ -192,10 +192,9 @@ class Pruner:
         """
         target = self.target
         with _context.rng(0):
-            if self.budget.measure(self._cost) <= (target.keep or 0):
-                chosen = plan(_traced(self.model, self.calibration), {})
-            else:
-                chosen = self.planner(self.model, self.calibration, target)
+            graph = _traced(self.model, self.calibration)
+            met = self.budget.measure(self._counted(graph)) <= (target.keep or 0)
+            chosen = plan(graph, {}) if met else self.planner(self.model, self.calibration, target)
             number = f"{len(self._receipts) + 1} of {self.schedule} to {self.budget}"
             chosen = replace(chosen, made_by={**chosen.made_by, "step": number})
             receipt = prune_(self.model, chosen, optimizer=self.optimizer, compensate=self.compensate)
@@ -279,17 +278,9 @@ class Pruner:
                 raise PlanError(f"load the pruner's state before that of the optimizer: {error}") from error
         replay(self.model, receipt)
 
-    @property
-    def _cost(self) -> Cost:
-        """What the model costs now."""
-        if not self._receipts:
-            return self._dense
-        last = self._receipts[-1].plan
-        return self._counted(last.after, {name: len(units) for name, units in last.keep.items()})
-
-    def _counted(self, whole: Cost, kept: Mapping[str, int]) -> Cost:
-        """A cost whose units are those that can go, which a budget of units is about."""
-        return replace(whole, units=sum(kept.get(name, 0) for name in self._open))
+    def _counted(self, graph: Graph) -> Cost:
+        """What the model costs, its units being those that can go, which a budget of units is about."""
+        return replace(cost(graph), units=sum(group.size for group in graph if group.name in self._open))
 
     def _check_attainable(self, graph: Graph) -> None:
         """Refuse now what could not be met at the end."""
