@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -45,7 +46,7 @@ def test_cubic_is_equation_1_of_zhu_and_gupta() -> None:
 
 def test_geometric_takes_the_same_share_of_what_is_left() -> None:
     keeps = [1.0, *sl.Geometric(steps=7, every=1).keeps(0.1)]
-    ratios = [b / a for a, b in zip(keeps, keeps[1:], strict=False)]
+    ratios = [b / a for a, b in pairwise(keeps)]
     assert ratios == pytest.approx([0.1 ** (1 / 7)] * 7)
 
 

@@ -6,6 +6,7 @@ import copy
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -261,7 +262,7 @@ def test_a_step_that_fails_leaves_everything_as_it_was() -> None:
     assert run.pruner.due(1)
 
 
-@pytest.mark.parametrize("how", [sl.FoldMean, lambda data: sl.FoldMean(data), sl.FoldMean(DATA)])
+@pytest.mark.parametrize("how", [sl.FoldMean, partial(sl.FoldMean), sl.FoldMean(DATA)])
 def test_compensation_is_made_from_the_calibration_data_or_given(how: Any) -> None:
     run = Run(schedule=sl.OneShot(), compensate=how)
     assert run.pruner.step().compensation == "FoldMean()"

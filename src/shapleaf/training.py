@@ -135,7 +135,7 @@ class Pruner:
         compensate: Compensation | Callable[[Any], Compensation] | None = FoldMean,
     ) -> None:
         _check_bare(model)
-        self.model, self.optimizer = model, optimizer
+        self.model, self._optimizer = model, optimizer
         self.calibration, self.budget, self.schedule = calibration, budget, schedule
         self.planner: Planning = planner or Planner()
         self.compensate = _made(compensate, calibration)
@@ -145,6 +145,19 @@ class Pruner:
         self._open = _open(graph, self.planner)
         self._dense = self._counted(graph)
         self._check_attainable(graph)
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """Whose state is sliced; another one of the same parameters can be put in its place.
+
+        It is given the biases that compensation added so far, each at the end of its weight's group.
+        """
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: Optimizer | None) -> None:
+        self._optimizer = optimizer
+        self._adopt()
 
     @property
     def receipts(self) -> tuple[Receipt, ...]:
@@ -199,20 +212,8 @@ class Pruner:
             chosen = replace(chosen, made_by={**chosen.made_by, "step": number})
             receipt = prune_(self.model, chosen, optimizer=self.optimizer, compensate=self.compensate)
         self._receipts.append(receipt)
-        self.adopt()
+        self._adopt()
         return receipt
-
-    def adopt(self) -> None:
-        """Give the optimizer the biases that compensation added, each at the end of its weight's group.
-
-        To be called by hand only where another optimizer is put in place, ``pruner.optimizer = ...``.
-        """
-        for name in dict.fromkeys(name for receipt in self._receipts for name, _ in receipt.biases):
-            layer = self.model.get_submodule(name)
-            bias, weight = layer._parameters["bias"], attributes.weights(layer)[0]
-            assert bias is not None
-            for group in self.optimizer.param_groups if self.optimizer is not None else ():
-                _move(group, f"{name}.bias", bias, here=any(p is weight for p in group["params"]))
 
     def state_dict(self) -> dict[str, Any]:
         """What was done so far, as strings and tensors: ``torch.load(weights_only=True)`` takes it."""
@@ -247,18 +248,24 @@ class Pruner:
                 attributes.undo(self.model, receipt.edits)
             raise
         self._receipts = receipts
-        self.adopt()
+        self._adopt()
 
     def __repr__(self) -> str:
         done = f"{len(self._receipts)} of {self.schedule.steps} steps of {self.schedule}"
         return f"Pruner({done} to {self.budget} done)"
 
+    def _adopt(self) -> None:
+        """Give the optimizer the biases that compensation added."""
+        for name in dict.fromkeys(name for receipt in self._receipts for name, _ in receipt.biases):
+            layer = self.model.get_submodule(name)
+            bias, weight = layer._parameters["bias"], attributes.weights(layer)[0]
+            assert bias is not None
+            for group in self.optimizer.param_groups if self.optimizer is not None else ():
+                _move(group, f"{name}.bias", bias, here=any(p is weight for p in group["params"]))
+
     def _loaded(self, state: Mapping[str, Any]) -> list[Receipt]:
-        try:
-            saved = {name: str(state[name]) for name in ("budget", "schedule")}
-            packed = [(part["record"], part["tensors"]) for part in state["receipts"]]
-        except (KeyError, TypeError, IndexError) as error:
-            raise DataError(f"this is no state of a Pruner ({type(error).__name__}: {error}).") from error
+        receipts = saved_receipts(state)
+        saved = {name: state.get(name) for name in ("budget", "schedule")}
         mine = {"budget": str(self.budget), "schedule": str(self.schedule)}
         if saved != mine:
             raise PlanError(
@@ -266,7 +273,7 @@ class Pruner:
                 f"goes that of {mine['schedule']} to {mine['budget']}. Load it with the old ones; for another"
                 " way from there on, give the pruned model to a new Pruner."
             )
-        return [_store.unpack(Receipt, *part, where=f"receipt {i}") for i, part in enumerate(packed)]
+        return receipts
 
     def _replay(self, receipt: Receipt) -> None:
         what = slicing.cuts(receipt.plan)
@@ -288,6 +295,19 @@ class Pruner:
             groups = graph.groups if self.planner.groups is None else graph.select(*self.planner.groups)
             blank = Scores(graph=graph, values={group.name: torch.zeros(group.size) for group in groups})
             self.planner.allocate(blank, self.budget, Global())
+
+
+def saved_receipts(state: Mapping[str, Any]) -> list[Receipt]:
+    """The receipts in the state of a :class:`Pruner`, in order.
+
+    Raises:
+        DataError: there are none, or they are damaged.
+    """
+    try:
+        packed = [(part["record"], part["tensors"]) for part in state["receipts"]]
+    except (KeyError, TypeError, IndexError) as error:
+        raise DataError(f"this is no state of a Pruner ({type(error).__name__}: {error}).") from error
+    return [_store.unpack(Receipt, *part, where=f"receipt {i}") for i, part in enumerate(packed)]
 
 
 def _check_bare(model: nn.Module) -> None:
