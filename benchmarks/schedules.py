@@ -37,7 +37,11 @@ from models import load
 KEEP, STEPS, PART = 0.5, 5, 0.5
 """Share of the MACs that stays; cubic steps, spread evenly over this part of the run, its start included."""
 RATE, MOMENTUM, DECAY, BATCH = 0.02, 0.9, 1e-4, 128
-CRITERIA = {"Taylor": sl.Taylor(), "Shapley": sl.Shapley()}
+PLANNERS = {
+    "Taylor": sl.Planner(criterion=sl.Taylor(), multiple_of=1),
+    "Taylor, uniform": sl.Planner(criterion=sl.Taylor(), strategy=sl.Uniform(), multiple_of=1),
+    "Shapley": sl.Planner(multiple_of=1),
+}
 SCHEDULES = ("one shot", "cubic")
 CACHE = Path.home() / ".cache" / "shapleaf"
 
@@ -47,13 +51,13 @@ class Cell:
     """One run."""
 
     schedule: str
-    criterion: str
+    planner: str
     epochs: int
     seed: int
 
     @property
     def key(self) -> str:
-        return f"{self.schedule} | {self.criterion} | {self.epochs} | {self.seed}"
+        return f"{self.schedule} | {self.planner} | {self.epochs} | {self.seed}"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -75,13 +79,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--data", type=Path, default=ROOT.parent / "shared" / "data", help="images and weights"
     )
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of schedules.json and schedules.md")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument(
         "--cache", type=Path, default=Path.home() / ".cache" / "shapleaf", help="unfinished runs"
     )
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 5, 20])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--criteria", nargs="+", default=["Taylor"], choices=CRITERIA)
+    parser.add_argument("--planners", nargs="+", default=["Taylor"], choices=PLANNERS)
     parser.add_argument("--images", type=int, help="training images in an epoch; all by default")
     parser.add_argument("--calibration", type=int, default=100, help="training images to score units on")
     parser.add_argument("--test-images", type=int, default=10_000)
@@ -90,17 +94,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def cells(options: argparse.Namespace) -> Iterator[Cell]:
-    for criterion in options.criteria:
+    for planner in options.planners:
         for seed in options.seeds:
             for epochs in options.epochs:
                 for schedule in SCHEDULES:
-                    yield Cell(schedule, criterion, epochs, seed)
+                    yield Cell(schedule, planner, epochs, seed)
 
 
 def resumed(options: argparse.Namespace) -> dict[str, Any]:
     """What earlier runs with the same settings found."""
     settings = {name: getattr(options, name) for name in ("images", "calibration", "test_images")}
     command = "python benchmarks/schedules.py" + (f" --images {options.images}" if options.images else "")
+    command += f" --seeds {' '.join(map(str, options.seeds))}"
     found: dict[str, Any] = {"command": command, "settings": settings, "environment": environment()}
     path = options.out / "schedules.json"
     if path.exists():
@@ -142,7 +147,7 @@ class Study:
         if cell.schedule == "cubic":
             steps = min(STEPS, cell.epochs * per_epoch)
             schedule = sl.Cubic(steps=steps, every=max(1, int(cell.epochs * per_epoch * PART / steps)))
-        planner = sl.Planner(criterion=CRITERIA[cell.criterion], multiple_of=1)
+        planner = PLANNERS[cell.planner]
         pruner = sl.Pruner(model, optimizer, calibration, sl.Macs(keep=KEEP), schedule, planner=planner)
         path = self.options.cache / f"schedules-{self.images}-{cell.key.replace(' | ', '-')}.pt"
         spent = {"epochs": 0, "training": 0.0, "pruning": 0.0, "macs": 0.0}
@@ -221,8 +226,8 @@ def markdown(found: dict[str, Any]) -> str:
     parts = [
         "# Pruning along a schedule against pruning at once",
         f"`{found['command']}`",
-        f"ResNet-20 on CIFAR-10, {intact['accuracy']:.2%} intact (cross-entropy {intact['loss']:.3f}); half of "
-        f"its MACs go, at once before the first step or in {STEPS} cubic steps over the first half of the run. "
+        f"ResNet-20 on CIFAR-10, {intact['accuracy']:.2%} intact (loss {intact['loss']:.3f}); half of its "
+        f"MACs go, at once before the first step or in {STEPS} cubic steps over the first half of the run. "
         f"SGD, learning rate {RATE} falling linearly to zero, momentum {MOMENTUM}, weight decay {DECAY}, "
         f"batches of {BATCH}, images shifted and flipped. An epoch is {epoch}. Units are scored on "
         f"{settings['calibration']} training images, means folded; accuracy in % on "
@@ -230,34 +235,36 @@ def markdown(found: dict[str, Any]) -> str:
         "seeds, which draw calibration and training images; the difference is that of runs with the same "
         "seed. " + ", ".join(f"{name} {value}" for name, value in found["environment"].items()) + ".",
     ]
-    lines = {tuple(key.split(" | ")[1:3]): 0 for key in done}
-    header = [
-        "criterion, epochs",
-        "seeds",
-        *SCHEDULES,
-        "difference",
-        *(f"loss, {name}" for name in SCHEDULES),
-    ]
-    header += ["MACs of training, one shot", "cubic"]
-    rows = []
-    for criterion, epochs in sorted(lines, key=lambda line: (line[0], int(line[1]))):
-        pairs = [
-            [done[f"{name} | {criterion} | {epochs} | {seed}"] for name in SCHEDULES]
-            for seed in range(100)
-            if all(f"{name} | {criterion} | {epochs} | {seed}" in done for name in SCHEDULES)
-        ]
-        if pairs:
-            accuracies = np.array([[100 * cell["accuracy"] for cell in pair] for pair in pairs])
-            losses = np.array([[cell["loss"] for cell in pair] for pair in pairs])
-            macs = np.array([[cell["spent"]["macs"] for cell in pair] for pair in pairs]).mean(0)
-            columns = [*accuracies.T, accuracies[:, 1] - accuracies[:, 0]]
-            row = [f"{criterion}, {epochs}", str(len(pairs)), *(shown(column, 2) for column in columns)]
-            rows.append(
-                [*row, *(shown(column, 3) for column in losses.T), *(f"{share:.0%}" for share in macs)]
-            )
-    parts.append(table(header, rows))
-    parts.append("MACs of training: of forward passes, relative to those of the intact network.")
+    header = ["planner, epochs", "seeds", *SCHEDULES, "difference"]
+    for what in ("loss", "parameters", "MACs of training"):
+        header += [f"{what}, {name}" for name in SCHEDULES]
+    parts.append(table(header, rows(done)))
+    parts.append(
+        "Taylor: units are ranked by it, and groups share the budget by their measured loss curves "
+        "(`Tradeoff`); uniform: the same share of every group. Parameters left; MACs of training: of all "
+        "forward passes, relative to as many of the intact network."
+    )
     return "\n\n".join(parts)
+
+
+def rows(done: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """One for each planner and number of epochs, over the seeds that both schedules were run with."""
+    lines = {tuple(key.split(" | ")[1:3]) for key in done}
+    found = []
+    for planner, epochs in sorted(lines, key=lambda line: (line[0], int(line[1]))):
+        keys = [[f"{name} | {planner} | {epochs} | {seed}" for name in SCHEDULES] for seed in range(100)]
+        pairs = [[done[key] for key in pair] for pair in keys if all(key in done for key in pair)]
+        if pairs:
+            accuracy, loss, params = (
+                np.array([[cell[what] for cell in pair] for pair in pairs])
+                for what in ("accuracy", "loss", "params")
+            )
+            macs = np.array([[cell["spent"]["macs"] for cell in pair] for pair in pairs])
+            columns = [*100 * accuracy.T, 100 * (accuracy[:, 1] - accuracy[:, 0])]
+            row = [f"{planner}, {epochs}", str(len(pairs)), *(shown(column, 2) for column in columns)]
+            row += [shown(column, 3) for column in loss.T]
+            found.append([*row, *(f"{n:,.0f}" for n in params.mean(0)), *(f"{n:.0%}" for n in macs.mean(0))])
+    return found
 
 
 def shown(values: np.ndarray, digits: int) -> str:
