@@ -193,6 +193,23 @@ def test_units_are_counted_in_the_groups_that_are_pruned() -> None:
     assert run.model.stem.out_channels == 8
 
 
+def test_units_that_are_the_last_of_their_group_still_count() -> None:
+    def alone(model: nn.Module, data: Any, budget: sl.Units) -> sl.Plan:
+        """First all but one unit of a group, then as any planner."""
+        if model.a.out_channels > 1:
+            return sl.plan(sl.trace(model, data[0][:2]), {"a": [0], "c": range(5)})
+        assert budget == sl.Units(keep=11)
+        return PLANNER(model, data, budget)
+
+    run = Run("SGD", sl.Units(keep=12), sl.Linear(steps=2, every=1), planner=alone)
+    assert run.pruner.target == sl.Units(keep=17)  # half of the way from 23
+    run.pruner.step()
+    assert [group.name for group in sl.trace(run.model, DATA[0][:1])] == ["stem", "c"]
+    run.pruner.step()
+    layers = (run.model.stem, run.model.a, run.model.c)
+    assert sum(layer.out_channels for layer in layers) == 12
+
+
 def test_times_are_kept_whatever_is_asked_and_late_ones_are_made_up_for_one_by_one() -> None:
     pruner = Run(schedule=sl.Linear(steps=3, every=10, start=5)).pruner
     assert [pruner.due(step) for step in (0, 4, 5, 5, 40, 3)] == [False, False, True, True, True, False]
@@ -315,6 +332,8 @@ def tampered(found: dict[str, Any]) -> dict[str, Any]:
     [
         (lambda found: {}, sl.DataError, "this is no state of a Pruner"),
         (lambda found: found | {"receipts": [1]}, sl.DataError, "this is no state of a Pruner"),
+        (lambda found: found | {"receipts": [{"record": "{}", "tensors": 3}]}, sl.DataError, "no state of"),
+        (lambda found: found | {"receipts": [{"record": 3, "tensors": {}}]}, sl.DataError, "0 is not"),
         (
             lambda found: found | {"receipts": [{"record": "{", "tensors": {}}]},
             sl.DataError,

@@ -142,7 +142,7 @@ def load(cls: type[R], path: str | os.PathLike[str]) -> R:
         raise DataError(f"{path} does not exist.") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
-    except (SafetensorError, KeyError) as error:
+    except (SafetensorError, KeyError, ValueError) as error:
         raise _damaged(path, error) from error
     return unpack(cls, header, tensors, where=path)
 

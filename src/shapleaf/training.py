@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from . import _context, _store
 from .allocation import allocate, plan
 from .attribution import attribute
-from .budgets import Budget
+from .budgets import Budget, Units
 from .costs import cost
 from .criteria import Criterion
 from .cuts import attributes, slicing
@@ -206,8 +206,12 @@ class Pruner:
         target = self.target
         with _context.rng(0):
             graph = _traced(self.model, self.calibration)
-            met = self.budget.measure(self._counted(graph)) <= (target.keep or 0)
-            chosen = plan(graph, {}) if met else self.planner(self.model, self.calibration, target)
+            if self.budget.measure(self._counted(graph)) <= (target.keep or 0):
+                chosen = plan(graph, {})
+            else:
+                if isinstance(target, Units):
+                    target = Units(keep=max(0, int(target.keep or 0) - self._untraced(graph)))
+                chosen = self.planner(self.model, self.calibration, target)
             number = f"{len(self._receipts) + 1} of {self.schedule} to {self.budget}"
             chosen = replace(chosen, made_by={**chosen.made_by, "step": number})
             receipt = prune_(self.model, chosen, optimizer=self.optimizer, compensate=self.compensate)
@@ -287,7 +291,14 @@ class Pruner:
 
     def _counted(self, graph: Graph) -> Cost:
         """What the model costs, its units being those that can go, which a budget of units is about."""
-        return replace(cost(graph), units=sum(group.size for group in graph if group.name in self._open))
+        units = sum(group.size for group in graph if group.name in self._open)
+        return replace(cost(graph), units=units + self._untraced(graph))
+
+    def _untraced(self, graph: Graph) -> int:
+        """The units of groups that can lose no more, which a graph does not have."""
+        left = {name: len(units) for receipt in self._receipts for name, units in receipt.plan.keep.items()}
+        names = [group.name for group in graph]
+        return sum(left.get(name, 0) for name in self._open if name not in names)
 
     def _check_attainable(self, graph: Graph) -> None:
         """Refuse now what could not be met at the end."""
@@ -304,8 +315,8 @@ def saved_receipts(state: Mapping[str, Any]) -> list[Receipt]:
         DataError: there are none, or they are damaged.
     """
     try:
-        packed = [(part["record"], part["tensors"]) for part in state["receipts"]]
-    except (KeyError, TypeError, IndexError) as error:
+        packed = [(str(part["record"]), dict(part["tensors"])) for part in state["receipts"]]
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"this is no state of a Pruner ({type(error).__name__}: {error}).") from error
     return [_store.unpack(Receipt, *part, where=f"receipt {i}") for i, part in enumerate(packed)]
 

@@ -106,6 +106,7 @@ def test_a_checkpoint_is_resumed_exactly(fit: Fit, tmp_path: Path, epochs: int) 
     assert again.pruner.receipts[: len(callback.pruner.receipts)] == callback.pruner.receipts
     assert any(receipt.biases for receipt in again.pruner.receipts)
     assert [*whole.state_dict()] == [*resumed.state_dict()]
+    assert "on_load_checkpoint" not in vars(resumed)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
