@@ -18,7 +18,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 import shapleaf as sl
 from shapleaf.surgery.compensation import Changes
-from zoo import Apply, conv, head, settle, state
+from zoo import NETS, Apply, conv, gap, head, run, settle, state
 
 IMAGES = torch.randn(40, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 DATA = IMAGES, torch.arange(40) % 3
@@ -385,6 +385,22 @@ def test_the_optimizers_state_is_loaded_after_the_pruners() -> None:
     other.optimizer.load_state_dict(run.optimizer.state_dict())
     with pytest.raises(sl.PlanError, match="load the pruner's state before that of the optimizer"):
         other.pruner.load_state_dict(run.pruner.state_dict())
+
+
+@pytest.mark.parametrize("name", sorted(set(NETS) - {"keywords"}))  # which takes a number beside tensors
+def test_any_network_is_pruned_in_steps_and_rebuilt_from_the_state(name: str) -> None:
+    (model, inputs), (other, _) = NETS[name](), NETS[name]()
+    planner = sl.Planner(criterion=sl.WeightNorm(), strategy=sl.Uniform(), multiple_of=1)
+    options: Any = (None, [(inputs, None)], sl.Units(keep=0.6), sl.Geometric(steps=2, every=1))
+    pruner = sl.Pruner(model, *options, planner=planner, compensate=None)
+    before = sl.cost(sl.trace(model, inputs))
+    for _ in range(2):
+        pruner.step()
+    again = sl.Pruner(other, *options, planner=planner, compensate=None)
+    again.load_state_dict(pruner.state_dict())
+    other.load_state_dict(model.state_dict())
+    assert sum(parameter.numel() for parameter in other.parameters()) < before.params
+    assert gap(run(model, inputs), run(other, inputs)) == 0
 
 
 def test_planner_measures_curves_only_where_the_strategy_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:

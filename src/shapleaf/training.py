@@ -21,7 +21,7 @@ from .criteria import Criterion
 from .cuts import attributes, slicing
 from .data import batches
 from .errors import BudgetError, DataError, PlanError
-from .records import Cost, Graph, Plan, Receipt, Scores
+from .records import Cost, Graph, Group, Plan, Receipt, Scores
 from .scanning import scan
 from .schedules import Schedule
 from .strategies import Global, Strategy, Tradeoff, Uniform
@@ -142,8 +142,7 @@ class Pruner:
         self._receipts: list[Receipt] = []
         with _context.rng(0):
             graph = _traced(model, calibration)
-        self._open = _open(graph, self.planner)
-        self._dense = self._counted(graph)
+        self._dense = replace(cost(graph), units=_units(graph, self.planner))
         self._check_attainable(graph)
 
     @property
@@ -206,12 +205,10 @@ class Pruner:
         target = self.target
         with _context.rng(0):
             graph = _traced(self.model, self.calibration)
-            if self.budget.measure(self._counted(graph)) <= (target.keep or 0):
-                chosen = plan(graph, {})
-            else:
-                if isinstance(target, Units):
-                    target = Units(keep=max(0, int(target.keep or 0) - self._untraced(graph)))
-                chosen = self.planner(self.model, self.calibration, target)
+            excess = self.budget.measure(self._counted(graph)) - int(target.keep or 0)
+            if isinstance(target, Units):  # groups with one unit left, say, are in the graph no more
+                target = Units(keep=max(0, _units(graph, self.planner) - excess))
+            chosen = plan(graph, {}) if excess <= 0 else self.planner(self.model, self.calibration, target)
             number = f"{len(self._receipts) + 1} of {self.schedule} to {self.budget}"
             chosen = replace(chosen, made_by={**chosen.made_by, "step": number})
             receipt = prune_(self.model, chosen, optimizer=self.optimizer, compensate=self.compensate)
@@ -290,21 +287,15 @@ class Pruner:
         replay(self.model, receipt)
 
     def _counted(self, graph: Graph) -> Cost:
-        """What the model costs, its units being those that can go, which a budget of units is about."""
-        units = sum(group.size for group in graph if group.name in self._open)
-        return replace(cost(graph), units=units + self._untraced(graph))
-
-    def _untraced(self, graph: Graph) -> int:
-        """The units of groups that can lose no more, which a graph does not have."""
-        left = {name: len(units) for receipt in self._receipts for name, units in receipt.plan.keep.items()}
-        names = [group.name for group in graph]
-        return sum(left.get(name, 0) for name in self._open if name not in names)
+        """What the model costs now; its units are what is left of those that could go in the beginning."""
+        gone = sum(r.plan.before.units - r.plan.after.units for r in self._receipts)
+        return replace(cost(graph), units=self._dense.units - gone)
 
     def _check_attainable(self, graph: Graph) -> None:
         """Refuse now what could not be met at the end."""
         if isinstance(self.planner, Planner):
-            groups = graph.groups if self.planner.groups is None else graph.select(*self.planner.groups)
-            blank = Scores(graph=graph, values={group.name: torch.zeros(group.size) for group in groups})
+            values = {group.name: torch.zeros(group.size) for group in _chosen(graph, self.planner)}
+            blank = Scores(graph=graph, values=values)
             self.planner.allocate(blank, self.budget, Global())
 
 
@@ -344,14 +335,19 @@ def _traced(model: nn.Module, data: Any) -> Graph:
     return trace(model, _context.on_device(example.inputs, model))
 
 
-def _open(graph: Graph, planner: Planning) -> tuple[str, ...]:
-    """The groups that can lose units: a budget of units counts these."""
+def _chosen(graph: Graph, planner: Planning) -> tuple[Group, ...]:
+    """The groups that a planner scores."""
     patterns = planner.groups if isinstance(planner, Planner) else None
-    names = [group.name for group in (graph.groups if patterns is None else graph.select(*patterns))]
-    return tuple(
-        name
-        for name in names
-        if all(member in names and not graph[member].blocked for member in graph.tied(name))
+    return graph.groups if patterns is None else graph.select(*patterns)
+
+
+def _units(graph: Graph, planner: Planning) -> int:
+    """The units that can go, which a budget of units counts."""
+    sizes = {group.name: group.size for group in _chosen(graph, planner)}
+    return sum(
+        size
+        for name, size in sizes.items()
+        if all(member in sizes and not graph[member].blocked for member in graph.tied(name))
     )
 
 
