@@ -17,8 +17,9 @@ from torch.nn.parallel import DataParallel
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 import shapleaf as sl
-from shapleaf.surgery.compensation import Changes
 from zoo import NETS, Apply, conv, gap, head, run, settle, state
+
+pytestmark = pytest.mark.filterwarnings("ignore:compensation made")  # of untrained networks
 
 IMAGES = torch.randn(40, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 DATA = IMAGES, torch.arange(40) % 3
@@ -266,7 +267,7 @@ def test_modes_hooks_randomness_gradients_and_learning_rates_stay() -> None:
 
 def test_a_step_that_fails_leaves_everything_as_it_was() -> None:
     class Broken:
-        def changes(self, model: nn.Module, plan: sl.Plan) -> Changes:
+        def compensate(self, pruned: nn.Module, reference: nn.Module, plan: sl.Plan) -> list[str]:
             raise sl.PlanError("no")
 
     run = Run("SGD", compensate=Broken())
@@ -279,7 +280,7 @@ def test_a_step_that_fails_leaves_everything_as_it_was() -> None:
     assert run.pruner.due(1)
 
 
-@pytest.mark.parametrize("how", [sl.FoldMean, partial(sl.FoldMean), sl.FoldMean(DATA)])
+@pytest.mark.parametrize("how", [sl.FoldMean, partial(sl.FoldMean), sl.FoldMean(DATA), [sl.FoldMean(DATA)]])
 def test_compensation_is_made_from_the_calibration_data_or_given(how: Any) -> None:
     run = Run(schedule=sl.OneShot(), compensate=how)
     assert run.pruner.step().compensation == "FoldMean()"

@@ -30,6 +30,8 @@ from .tracing import trace
 
 Planning = Callable[[nn.Module, Any, Budget], Plan]
 """From a model, calibration data and a budget to the units that stay."""
+Making = Compensation | Sequence[Compensation] | Callable[[Any], Compensation] | None
+"""A compensation, several in order, what makes one of the calibration data, or nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +100,8 @@ class Pruner:
         schedule: when units go: ``Cubic(steps=8, every=200)``.
         planner: how each step is planned: a :class:`Planner`, or any function of the model, the data and a
             budget that returns a plan.
-        compensate: what surviving weights do to make up, each time: a compensation, or what makes one from
-            the calibration data; None for nothing.
+        compensate: what surviving weights do to make up, each time: a compensation, several in order, or
+            what makes one of the calibration data; None for nothing.
 
     Raises:
         BudgetError: the schedule ends at a budget that cannot be met.
@@ -110,7 +112,8 @@ class Pruner:
     >>> model = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 3))
     >>> optimizer = torch.optim.Adam(model.parameters())
     >>> x, y = torch.randn(50, 4), torch.randint(3, (50,))
-    >>> pruner = Pruner(model, optimizer, [(x, y)], sl.Macs(keep=0.5), sl.Linear(steps=2, every=10))
+    >>> schedule = sl.Linear(steps=2, every=10)
+    >>> pruner = Pruner(model, optimizer, [(x, y)], sl.Macs(keep=0.5), schedule, compensate=None)
     >>> for step in range(20):
     ...     nn.functional.cross_entropy(model(x), y).backward()
     ...     optimizer.step()
@@ -132,7 +135,7 @@ class Pruner:
         schedule: Schedule,
         *,
         planner: Planning | None = None,
-        compensate: Compensation | Callable[[Any], Compensation] | None = FoldMean,
+        compensate: Making = FoldMean,
     ) -> None:
         _check_bare(model)
         self.model, self._optimizer = model, optimizer
@@ -323,8 +326,10 @@ def _check_bare(model: nn.Module) -> None:
         raise PlanError("this is a compiled model. Pass the model that was given to torch.compile.")
 
 
-def _made(compensate: Compensation | Callable[[Any], Compensation] | None, data: Any) -> Compensation | None:
-    if compensate is None or (isinstance(compensate, Compensation) and not isinstance(compensate, type)):
+def _made(compensate: Making, data: Any) -> Compensation | Sequence[Compensation] | None:
+    if compensate is None or isinstance(compensate, Sequence):
+        return compensate
+    if isinstance(compensate, Compensation) and not isinstance(compensate, type):
         return compensate
     make: Callable[[Any], Compensation] = compensate
     return make(data)
