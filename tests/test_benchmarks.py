@@ -247,3 +247,16 @@ def test_schedules_at_toy_size_resume_where_they_were_killed(
     assert "| Taylor, uniform, 2 | 1 |" in (tmp_path / "parts" / "schedules.md").read_text()
     with pytest.raises(SystemExit, match="was made with"):
         schedules.main([*few, "--out", str(tmp_path / "parts"), "--calibration", "5"])
+
+
+def test_what_the_page_on_schedules_says_is_in_the_results(script: Callable[[str], ModuleType]) -> None:
+    schedules = script("schedules")
+    found = json.loads((BENCHMARKS / "results" / "schedules.json").read_text())
+    assert (BENCHMARKS / "results" / "schedules.md").read_text() == schedules.markdown(found) + "\n"
+    page = (ROOT / "docs" / "schedules.md").read_text()
+    rows = {row[0]: row for row in schedules.rows(found["cells"])}
+    for column in (2, 3):  # one shot, cubic
+        means = [float(rows[f"Taylor, {epochs}"][column].partition(" ")[0]) for epochs in (1, 5, 20)]
+        assert f"{' | '.join(f'{mean:.1f}' for mean in means)} %" in page
+    once, cubic = (float(rows["Taylor, uniform, 5"][column].partition(" ")[0]) for column in (2, 3))
+    assert f"{cubic:.1f} against {once:.1f} %" in page
