@@ -205,6 +205,7 @@ def test_whole_networks_at_toy_size(script: Callable[[str], ModuleType], tmp_pat
 
 
 @pytest.mark.data
+@pytest.mark.filterwarnings("ignore:compensation made")  # on six images
 def test_schedules_at_toy_size_resume_where_they_were_killed(
     script: Callable[[str], ModuleType], shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
