@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -201,3 +202,62 @@ def test_whole_networks_at_toy_size(script: Callable[[str], ModuleType], tmp_pat
     found = json.loads((tmp_path / "whole-build-cpu.json").read_text())
     assert (found["groups"], found["units"]) == (1, 4)
     assert {run["seconds"] >= 0 for run in found["runs"].values()} == {True}
+
+
+@pytest.mark.data
+@pytest.mark.filterwarnings("ignore:compensation made")  # on six images
+def test_schedules_at_toy_size_resume_where_they_were_killed(
+    script: Callable[[str], ModuleType], shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedules = script("schedules")
+    monkeypatch.setattr(schedules, "BATCH", 8)
+    few = [
+        "--images",
+        "24",
+        "--calibration",
+        "6",
+        "--test-images",
+        "8",
+        "--epochs",
+        "2",
+        "--data",
+        str(shared),
+    ]
+    few += ["--planners", "Taylor, uniform"]
+
+    def run(folder: str) -> dict[str, Any]:
+        schedules.main([*few, "--out", str(tmp_path / folder), "--cache", str(tmp_path / folder)])
+        cells = json.loads((tmp_path / folder / "schedules.json").read_text())["cells"]
+        return {key: {k: v for k, v in cell.items() if k != "spent"} for key, cell in cells.items()}
+
+    whole, epoch = run("whole"), schedules.Study.epoch
+    assert [*whole] == [f"{name} | Taylor, uniform | 2 | 0" for name in schedules.SCHEDULES]
+    for cell in whole.values():
+        assert cell["macs"] <= 0.5 * 40_551_040
+
+    def killed(self: Any, pruner: Any, number: int, cell: Any, spent: Any) -> None:
+        if (cell.schedule, number) == ("cubic", 1):
+            raise KeyboardInterrupt
+        epoch(self, pruner, number, cell, spent)
+
+    monkeypatch.setattr(schedules.Study, "epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run("parts")
+    monkeypatch.setattr(schedules.Study, "epoch", epoch)
+    assert run("parts") == whole
+    assert "| Taylor, uniform, 2 | 1 |" in (tmp_path / "parts" / "schedules.md").read_text()
+    with pytest.raises(SystemExit, match="was made with"):
+        schedules.main([*few, "--out", str(tmp_path / "parts"), "--calibration", "5"])
+
+
+def test_what_the_page_on_schedules_says_is_in_the_results(script: Callable[[str], ModuleType]) -> None:
+    schedules = script("schedules")
+    found = json.loads((BENCHMARKS / "results" / "schedules.json").read_text())
+    assert (BENCHMARKS / "results" / "schedules.md").read_text() == schedules.markdown(found) + "\n"
+    page = (ROOT / "docs" / "schedules.md").read_text()
+    rows = {row[0]: row for row in schedules.rows(found["cells"])}
+    for column in (2, 3):  # one shot, cubic
+        means = [float(rows[f"Taylor, {epochs}"][column].partition(" ")[0]) for epochs in (1, 5, 20)]
+        assert f"{' | '.join(f'{mean:.1f}' for mean in means)} %" in page
+    once, cubic = (float(rows["Taylor, uniform, 5"][column].partition(" ")[0]) for column in (2, 3))
+    assert f"{cubic:.1f} against {once:.1f} %" in page

@@ -315,3 +315,21 @@ def test_a_file_of_another_library_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         _store.load(Tree, tmp_path / "model.safetensors")
     assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_records_are_packed_into_strings_and_tensors_and_back() -> None:
+    text, tensors = _store.pack(TREE)
+    assert json.loads(text)["record"]["leaves"]["a"] == {"weight": "#0", "count": 3}
+    assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {"#0": (2, 2), "#1": (0,)}
+    assert torch.equal(_store.unpack(Tree, text, tensors, where="here").leaves["a"].weight, torch.eye(2))
+    for wrong, message in (
+        ("[]", "here is not a record"),
+        ("{", "or is damaged"),
+        ("{}", "here holds a None"),
+    ):
+        with pytest.raises(DataError, match=message):
+            _store.unpack(Tree, wrong, tensors, where="here")
+    with pytest.raises(
+        DataError, match=r"here is not a valid Tree: at leaves\.a\.weight: no tensor named '#0'"
+    ):
+        _store.unpack(Tree, text, {}, where="here")

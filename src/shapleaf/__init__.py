@@ -38,6 +38,8 @@ _PUBLIC = {
     "strategies": "Global Uniform Tradeoff",
     "allocation": "allocate plan",
     "surgery": "prune prune_ replay FoldMean LeastSquares RecalibrateBatchNorm Distill",
+    "schedules": "OneShot Linear Cubic Geometric Schedule",
+    "training": "Pruner Planner",
     "evaluation": "evaluate faithfulness",
     "exporting": "export",
     "slimming": "slim",

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -102,6 +102,17 @@ def save(record: object, path: str | os.PathLike[str]) -> None:
     Raises:
         DataError: the place cannot be written, or a field holds what its annotation does not allow.
     """
+    header, tensors = pack(record)
+    with atomic(path) as temporary:
+        temporary.write_bytes(tensors_to_bytes(tensors, metadata={_KEY: header}))
+
+
+def pack(record: object) -> tuple[str, dict[str, torch.Tensor]]:
+    """A record as a JSON document and the tensors it names, copies on the CPU.
+
+    Raises:
+        DataError: a field holds what its annotation does not allow.
+    """
     tensors: dict[str, torch.Tensor] = {}
     try:
         document = _adapter(type(record)).dump_python(
@@ -112,9 +123,7 @@ def save(record: object, path: str | os.PathLike[str]) -> None:
             f"this {type(record).__name__} cannot be saved; use Python's own numbers and strings in it: "
             f"{error}."
         ) from error
-    header = {"schema": SCHEMA, "kind": type(record).__name__, "record": document}
-    with atomic(path) as temporary:
-        temporary.write_bytes(tensors_to_bytes(tensors, metadata={_KEY: json.dumps(header)}))
+    return json.dumps({"schema": SCHEMA, "kind": type(record).__name__, "record": document}), tensors
 
 
 def load(cls: type[R], path: str | os.PathLike[str]) -> R:
@@ -124,41 +133,55 @@ def load(cls: type[R], path: str | os.PathLike[str]) -> R:
         DataError: the file is missing, truncated, of another kind or another schema,
             or its contents do not fit the record.
     """
-    header, tensors = _read(Path(path))
-    kind = header.get("kind")
-    if kind != cls.__name__:
-        raise DataError(f"{path} holds a {kind}, not a {cls.__name__}.")
-    if header.get("schema") != SCHEMA:
-        raise DataError(
-            f"{path} was written with schema {header.get('schema')}; this shapleaf reads {SCHEMA}. "
-            "Write it again with this version."
-        )
-    try:
-        loaded: R = _adapter(cls).validate_python(header.get("record"), context={"tensors": tensors})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f"{part}." for part in first["loc"])[:-1]
-        message = first["msg"].removeprefix("Value error, ").rstrip(".")
-        raise DataError(
-            f"{path} is not a valid {cls.__name__}: {f'at {where}: ' if where else ''}{message}."
-        ) from error
-    return loaded
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        header = json.loads(metadata[_KEY])
+        header = metadata[_KEY]
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist.") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
-    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise _damaged(path, error) from error
+    return unpack(cls, header, tensors, where=path)
+
+
+def unpack(
+    cls: type[R], header: str, tensors: Mapping[str, torch.Tensor], *, where: str | os.PathLike[str]
+) -> R:
+    """The record that :func:`pack` took apart.
+
+    Raises:
+        DataError: it is damaged, of another kind or another schema; ``where`` names it in the message.
+    """
+    try:
+        found = json.loads(header)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(where, error) from error
+    if not isinstance(found, dict):
+        raise DataError(f"{where} is not a record saved by shapleaf: its header is no object.")
+    kind = found.get("kind")
+    if kind != cls.__name__:
+        raise DataError(f"{where} holds a {kind}, not a {cls.__name__}.")
+    if found.get("schema") != SCHEMA:
         raise DataError(
-            f"{path} is not a record saved by shapleaf, or is damaged ({type(error).__name__}: {error})."
+            f"{where} was written with schema {found.get('schema')}; this shapleaf reads {SCHEMA}. "
+            "Write it again with this version."
+        )
+    try:
+        record: R = _adapter(cls).validate_python(found.get("record"), context={"tensors": tensors})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"{part}." for part in first["loc"])[:-1]
+        message = first["msg"].removeprefix("Value error, ").rstrip(".")
+        raise DataError(
+            f"{where} is not a valid {cls.__name__}: {f'at {place}: ' if place else ''}{message}."
         ) from error
-    if not isinstance(header, dict):
-        raise DataError(f"{path} is not a record saved by shapleaf: its header is no object.")
-    return header, tensors
+    return record
+
+
+def _damaged(where: str | os.PathLike[str], error: Exception) -> DataError:
+    return DataError(
+        f"{where} is not a record saved by shapleaf, or is damaged ({type(error).__name__}: {error})."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,14 +12,22 @@ from . import _context
 from .allocation import allocate
 from .attribution import attribute
 from .budgets import Budget
-from .criteria import Criterion
+from .criteria import Criterion, OptimalBrainSurgeon
 from .data import batches
+from .errors import PlanError
 from .evaluation import evaluate
-from .records import Receipt, Report
+from .records import Receipt, Report, Scores
 from .scanning import scan
 from .strategies import Strategy, Tradeoff
-from .surgery import Compensation, FoldMean, prune
+from .surgery import Compensation, Distill, LeastSquares, prune
 from .tracing import trace
+
+EFFORTS: dict[str, Callable[[Any], tuple[Compensation, ...]]] = {
+    "fast": lambda data: (LeastSquares(data),),
+    "balanced": lambda data: (LeastSquares(data), Distill(data)),
+    "best": lambda data: (LeastSquares(data), Distill(data, steps=1000)),
+}
+"""How much is done for what stays: the compensations of each effort, from the calibration data."""
 
 
 class Slimmed(NamedTuple):
@@ -32,17 +41,18 @@ class Slimmed(NamedTuple):
         return str(self.report)
 
 
-def slim(
+def slim(  # noqa: PLR0913 - the parts of the flow
     model: nn.Module,
     calibration: Any,
     budget: Budget,
     *,
     test: Any = None,
+    effort: str = "balanced",
     criterion: Criterion | None = None,
     strategy: Strategy | None = None,
-    compensate: Compensation | None = None,
+    compensate: Compensation | Sequence[Compensation] | None = None,
 ) -> Slimmed:
-    """Trace, attribute, scan, allocate, prune and evaluate, with the defaults that measured best.
+    """Trace, attribute, allocate, prune and evaluate, with the defaults that measured best.
 
     The model stays as it is; the smaller one is a copy. Without ``test`` the report is measured on the
     calibration data, which decided what was cut, and says so.
@@ -52,25 +62,47 @@ def slim(
         calibration: labelled batches ``(inputs, labels)``; a hundred examples are enough to begin with.
         budget: what may stay: ``Macs(keep=0.5)``, ``Params(remove=0.3)``, ``Units(keep=0.75)``.
         test: labelled batches that calibration did not see.
-        criterion: how units are scored; ``Shapley()`` by default.
+        effort: ``"fast"`` refits what read the removed units, ``"balanced"`` also distils for 200 steps,
+            ``"best"`` for 1,000.
+        criterion: how units are scored; ``OptimalBrainSurgeon(felt=True)`` by default, which
+            ranked best for what is refitted afterwards. Scores without curves are scanned if the strategy
+            needs them.
         strategy: how the budget is spread over the groups; ``Tradeoff()`` by default.
-        compensate: by default ``FoldMean(calibration)``.
+        compensate: instead of what ``effort`` says.
 
     Raises:
         ShapleafError: as the five verbs do; nothing is lost.
 
     >>> import torch, shapleaf as sl
+    >>> x = torch.randn(60, 4)
     >>> model = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 3))
-    >>> calibration = [(torch.randn(50, 4), torch.randint(3, (50,)))]
-    >>> slimmed = slim(model, calibration, sl.Macs(keep=0.5))
+    >>> calibration = [(x, model(x).argmax(1))]
+    >>> slimmed = slim(model, calibration, sl.Macs(keep=0.5), effort="fast")
     >>> slimmed.model[0].out_features
     16
     """
+    if effort not in EFFORTS:
+        raise PlanError(f"effort={effort!r}: expected {', '.join(map(repr, EFFORTS))}.")
     example = next(iter(batches(calibration, limit=2)))
     graph = trace(model, _context.on_device(example.inputs, model))
-    scores = scan(model, attribute(model, graph, calibration, criterion), calibration)
-    plan = allocate(scores, budget, strategy=strategy or Tradeoff())
-    pruned, receipt = prune(model, plan, compensate=compensate or FoldMean(calibration))
+    scores = attribute(model, graph, calibration, criterion or OptimalBrainSurgeon(felt=True))
+    strategy = strategy or Tradeoff()
+    if isinstance(strategy, Tradeoff) and scores.values.keys() != scores.curves.keys():
+        scores = scan(model, scores, calibration)
+    plan = allocate(scores, budget, strategy=strategy)
+    pruned, receipt = prune(model, plan, compensate=compensate or EFFORTS[effort](calibration))
+    return Slimmed(pruned, receipt, _judged(pruned, receipt, scores, model, calibration, test, str(budget)))
+
+
+def _judged(
+    pruned: nn.Module,
+    receipt: Receipt,
+    scores: Scores,
+    model: nn.Module,
+    calibration: Any,
+    test: Any,
+    budget: str,
+) -> Report:
     report = evaluate(
         pruned,
         calibration if test is None else test,
@@ -82,4 +114,4 @@ def slim(
     if test is None:
         seen = {"data": "the calibration examples themselves: pass test= for an honest figure"}
         report = replace(report, settings={**seen, **report.settings})
-    return Slimmed(pruned, receipt, report)
+    return report

@@ -1,4 +1,4 @@
-"""Models and data by name, from the zoos and file formats that the field uses."""
+"""Models and data by name, from the zoos and file formats that the field uses; callbacks for its trainers."""
 
 from __future__ import annotations
 
