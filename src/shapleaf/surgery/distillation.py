@@ -73,7 +73,7 @@ class Distill:
 
     data: Any = field(compare=False, repr=False)
     steps: int = 200
-    lr: float = 0.02
+    lr: float = 0.01
     batch: int = 32
     augment: Augment | None = field(default=shift_and_flip, repr=False)
     blocks: float = 1.0
