@@ -31,7 +31,7 @@ from torch.nn import functional
 import shapleaf as sl
 from shapleaf.integrations import require
 from shapleaf.integrations.datasets import load_data
-from shapleaf.slimming import EFFORTS
+from shapleaf.slimming import steps
 
 sys.path.insert(0, str(ROOT / "papers" / "shapley-pruning"))
 from models import Network, load
@@ -51,6 +51,7 @@ class Variant:
     criterion: Any = None
     strategy: Any = None
     compensate: Callable[[Batch], Any] | None = None
+    first: Any = None
 
 
 ABLATION = {
@@ -60,6 +61,8 @@ ABLATION = {
     "ranking: Shapley, means": Variant(criterion=sl.Shapley(removal=sl.CalibrationMean())),
     "ranking: random": Variant(criterion=sl.Random()),
     "ranking: surgeon, not felt": Variant(criterion=sl.OptimalBrainSurgeon()),
+    "order: output first": Variant(first="output"),
+    "order: input first": Variant(first="input"),
     "budget: uniform": Variant(strategy=sl.Uniform()),
     "compensation: none": Variant(compensate=lambda batch: ()),
     "compensation: means": Variant(compensate=sl.FoldMean),
@@ -111,8 +114,13 @@ def slimmed(study: Study, keep: float, variant: Variant, effort: str, kept: dict
     if isinstance(strategy, sl.Tradeoff) and not kept[name].curves:
         kept[name] = sl.scan(study.model, kept[name], study.calibration)
     plan = sl.allocate(kept[name], sl.Macs(keep=keep), strategy=strategy)
-    steps = variant.compensate(study.calibration) if variant.compensate else EFFORTS[effort](study.calibration)
-    return sl.prune(study.model, plan, compensate=steps or None).model
+    if variant.first:
+        plan = sl.refine(
+            study.model, plan, study.calibration, first=variant.first, compensate=sl.LeastSquares(study.calibration)
+        )
+    data = study.calibration
+    compensate = variant.compensate(data) if variant.compensate else steps(effort, data)
+    return sl.prune(study.model, plan, compensate=compensate or None).model
 
 
 def theirs(study: Study, keep: float, importance: str) -> nn.Module:

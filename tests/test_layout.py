@@ -40,6 +40,7 @@ ROWS = """
     strategies
     allocation
     surgery
+    refining
     schedules
     training
     evaluation

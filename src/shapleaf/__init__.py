@@ -38,6 +38,7 @@ _PUBLIC = {
     "strategies": "Global Uniform Tradeoff",
     "allocation": "allocate plan",
     "surgery": "prune prune_ replay FoldMean LeastSquares RecalibrateBatchNorm Distill",
+    "refining": "refine",
     "schedules": "OneShot Linear Cubic Geometric Schedule",
     "training": "Pruner Planner",
     "evaluation": "evaluate faithfulness",

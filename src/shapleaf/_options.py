@@ -33,7 +33,7 @@ Classes = Annotated[int | None, _option("Classes of a model from a zoo.", "--num
 Data = Annotated[
     str, _option("digits, mnist:DIR, cifar10:DIR, imagefolder:DIR or parquet:FILE.", panel=_DATA)
 ]
-MaybeData = Annotated[str | None, _option("Fold calibration means of this data into biases.", panel=_DATA)]
+MaybeData = Annotated[str | None, _option("Compensate by this data, as much as --effort says.", panel=_DATA)]
 Split = Annotated[str, _option("train or test.", panel=_DATA)]
 Size = Annotated[int | None, _option("Resize images to this height and width.", "--image-size", panel=_DATA)]
 Normalise = Annotated[
@@ -59,6 +59,9 @@ Bf16 = Annotated[bool, _option("Run the network in bfloat16 (autocast).", "--bf1
 What = Annotated[str, _option("macs, params or units.", "--budget")]
 Keep = Annotated[str | None, _option("How much may stay: 0.5, 50% or a whole number.")]
 Remove = Annotated[str | None, _option("How much must go: 0.5, 50% or a whole number.")]
+EffortName = Annotated[
+    str, _option("fast (refit), balanced (and distil), or best (distil for longer).", "--effort")
+]
 StrategyName = Annotated[str, _option("tradeoff, uniform or global.", "--strategy")]
 Out = Annotated[Path, _option("Where to write.", "--out", "-o")]
 Json = Annotated[bool, _option("Print the result as JSON.", "--json")]
@@ -99,6 +102,7 @@ def criterion(name: str) -> Criterion:
         "sensitivity": sl.Sensitivity(),
         "apoz": sl.APoZ(),
         "weight-norm": sl.WeightNorm(),
+        "optimal-brain-surgeon": sl.OptimalBrainSurgeon(felt=True),
         "random": sl.Random(),
     }
     if name in known:

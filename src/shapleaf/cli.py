@@ -18,6 +18,7 @@ from ._options import (
     Confidence,
     CriterionName,
     Data,
+    EffortName,
     Evaluations,
     Journal,
     Json,
@@ -96,7 +97,8 @@ def slim(
     budget: What = "macs",
     keep: Keep = None,
     remove: Remove = None,
-    criterion: CriterionName = "shapley",
+    effort: EffortName = "balanced",
+    criterion: CriterionName = "optimal-brain-surgeon",
     strategy: StrategyName = "tradeoff",
     seed: Seed = 0,
     out: Out = Path("shapleaf-slim"),
@@ -123,6 +125,7 @@ def slim(
         sample.batches(batch_size),
         limit,
         test=rest.batches(batch_size),
+        effort=effort,
         criterion=chosen,
         strategy=order,
     )
@@ -233,6 +236,7 @@ def prune(
     image_size: Size = None,
     normalise: Normalise = None,
     calibration: Calibration = 100,
+    effort: EffortName = "balanced",
     seed: Seed = 0,
     out: Out = Path("shapleaf-pruned"),
     as_json: Json = False,
@@ -240,16 +244,14 @@ def prune(
 ) -> None:
     """Slice the model; writes the weights and the receipt that rebuilds it."""
     from .records import Plan
-    from .surgery import FoldMean
+    from .slimming import steps
     from .surgery import prune as run
 
     _progress.quiet(quiet)
     chosen, network = Plan.load(plan), _model(model, weights, num_classes)
-    fold = None
-    if data is not None:
-        sample = _options.images(data, split, image_size, normalise).sample(calibration, seed)
-        fold = FoldMean(sample.batches())
-    pruned, receipt = run(network, chosen, compensate=fold)
+    images = _options.images(data, split, image_size, normalise) if data is not None else None
+    compensate = steps(effort, images.sample(calibration, seed).batches()) if images else None
+    pruned, receipt = run(network, chosen, compensate=compensate)
     _save_weights(pruned, out / "weights.safetensors")
     receipt.save(out / "receipt.safetensors")
     _show(receipt, out, as_json=as_json, quiet=quiet)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -22,12 +23,8 @@ from .strategies import Strategy, Tradeoff
 from .surgery import Compensation, Distill, LeastSquares, prune
 from .tracing import trace
 
-EFFORTS: dict[str, Callable[[Any], tuple[Compensation, ...]]] = {
-    "fast": lambda data: (LeastSquares(data),),
-    "balanced": lambda data: (LeastSquares(data), Distill(data)),
-    "best": lambda data: (LeastSquares(data), Distill(data, steps=1000)),
-}
-"""How much is done for what stays: the compensations of each effort, from the calibration data."""
+EFFORTS = {"fast": 0, "balanced": 200, "best": 1000}
+"""Efforts, and for how many steps each distils what was refitted."""
 
 
 class Slimmed(NamedTuple):
@@ -39,6 +36,21 @@ class Slimmed(NamedTuple):
 
     def __repr__(self) -> str:
         return str(self.report)
+
+
+def steps(effort: str, calibration: Any) -> tuple[Compensation, ...]:
+    """How what stays makes up for what goes: least squares, then distillation.
+
+    Raises:
+        PlanError: no effort is named so.
+
+    >>> steps("balanced", None)
+    (LeastSquares(), Distill(steps=200, lr=0.01, batch=32, blocks=1.0, seed=0))
+    """
+    if effort not in EFFORTS:
+        raise PlanError(f"effort={effort!r}: expected {', '.join(map(repr, EFFORTS))}.")
+    learning = (Distill(calibration, steps=EFFORTS[effort]),) if EFFORTS[effort] else ()
+    return (LeastSquares(calibration), *learning)
 
 
 def slim(  # noqa: PLR0913 - the parts of the flow
@@ -81,8 +93,7 @@ def slim(  # noqa: PLR0913 - the parts of the flow
     >>> slimmed.model[0].out_features
     16
     """
-    if effort not in EFFORTS:
-        raise PlanError(f"effort={effort!r}: expected {', '.join(map(repr, EFFORTS))}.")
+    compensate = compensate or steps(effort, calibration)
     example = next(iter(batches(calibration, limit=2)))
     graph = trace(model, _context.on_device(example.inputs, model))
     scores = attribute(model, graph, calibration, criterion or OptimalBrainSurgeon(felt=True))
@@ -90,8 +101,25 @@ def slim(  # noqa: PLR0913 - the parts of the flow
     if isinstance(strategy, Tradeoff) and scores.values.keys() != scores.curves.keys():
         scores = scan(model, scores, calibration)
     plan = allocate(scores, budget, strategy=strategy)
-    pruned, receipt = prune(model, plan, compensate=compensate or EFFORTS[effort](calibration))
+    pruned, receipt = prune(model, plan, compensate=compensate)
+    _warn(receipt, budget)
     return Slimmed(pruned, receipt, _judged(pruned, receipt, scores, model, calibration, test, str(budget)))
+
+
+def _warn(receipt: Receipt, budget: Budget) -> None:
+    """Say so where the outputs have lost touch with the intact model's, even on the calibration data."""
+    last = receipt.effects[-1] if receipt.effects else None
+    if last is not None and last.error is not None and last.error > _LOST:
+        loss = "" if last.loss is None else f" The loss on them is {last.loss:.3g}; expect more on others."
+        warnings.warn(
+            f"{budget} is below what compensation can save: outputs on the calibration data differ from the "
+            f"intact model's by {last.error:.0%} of their spread.{loss} Keep more, or fine-tune.",
+            stacklevel=3,
+        )
+
+
+_LOST = 0.5
+"""A share of the outputs' spread, squared, that is lost: half of what the model says."""
 
 
 def _judged(

@@ -32,8 +32,9 @@ class RecalibrateBatchNorm:
 
     >>> import shapleaf as sl
     >>> model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 4), nn.BatchNorm1d(4)).eval()
+    >>> _ = model[0].bias.data.fill_(5.0)  # units are on, so that those removed leave their mean behind
     >>> data = torch.randn(100, 3)
-    >>> plan = sl.plan(sl.trace(model, data[:1]), {"0": range(4)})
+    >>> plan = sl.plan(sl.trace(model, data[:1]), {"0": range(6)})
     >>> pruned = sl.prune(model, plan, compensate=RecalibrateBatchNorm(data)).model
     >>> bool(torch.allclose(pruned(data).mean(0), model(data).mean(0), atol=1e-4))
     True
