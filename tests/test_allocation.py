@@ -19,6 +19,7 @@ import shapleaf as sl
 from shapleaf.costs import Costs
 from shapleaf.errors import BudgetError, PlanError
 from shapleaf.records import Axis, Graph, Group, Op, Slice, TensorInfo
+from timings import made_up
 from zoo import NETS
 
 
@@ -489,3 +490,67 @@ def test_plans_of_the_empty_mapping_keep_everything() -> None:
     made = sl.plan(chain(3), {})
     assert made.pruned == ()
     assert made.before == made.after
+
+
+# Latency
+
+
+def slow_at_odd(n: float) -> float:
+    """Milliseconds of a layer to which an odd width costs as much as three units more."""
+    return 0.1 * (n + 3 * (n % 2))
+
+
+def test_latency_takes_the_first_plan_along_the_order_that_is_fast_enough() -> None:
+    """8, 7, 6, 5, 4 units take 0.8, 1.0, 0.6, 0.8 and 0.4 ms beside 0.2 of the second layer."""
+    graph = chain(8, 2)
+    table = made_up(graph, {"w0": slow_at_odd, "w2": lambda n: 0.1 * n}, runs=400)
+    scores = scored(graph, {"g0": range(8), "g1": [50, 60]})
+    found = {}
+    for keep in (1.0, 0.99, 0.8, 0.79, 0.6, 0.59, 0.4):
+        plan = sl.allocate(scores, sl.Latency(keep=keep, table=table), **FREE)
+        assert table.predict(plan) <= keep * table.dense + 1e-3
+        found[keep] = kept(plan)["g0"]
+    assert found == {1.0: 8, 0.99: 6, 0.8: 6, 0.79: 4, 0.6: 4, 0.59: 2, 0.4: 2}
+    assert sl.allocate(scores, sl.Latency(keep=0.8, table=table), **FREE).made_by["budget"] == (
+        "Latency(keep=0.8)"
+    )
+
+
+def test_plans_by_latency_are_nested() -> None:
+    graph = chain(16, 12)
+    table = made_up(graph, {"w0": slow_at_odd, "w1": lambda a, b: 0.01 * a * b}, runs=300)
+    scores = scored(graph)
+    keeps = (0.9, 0.75, 0.6, 0.4, 0.3)
+    plans = [sl.allocate(scores, sl.Latency(keep=keep, table=table), **FREE) for keep in keeps]
+    for larger, smaller in pairwise(plans):
+        assert all(set(smaller.keep[name]) <= set(larger.keep[name]) for name in larger.keep)
+
+
+def test_the_fastest_plan_is_named_where_none_is_fast_enough() -> None:
+    """Two units are faster than the one that is the fewest."""
+    graph = chain(8)
+    table = made_up(graph, {"w0": slow_at_odd}, runs=300)
+    scores = scored(graph)
+    message = r"at most 80 of 800 microseconds may stay, but 20\d remain.*The nearest is Latency\(keep=20\d\)"
+    with pytest.raises(BudgetError, match=message) as caught:
+        sl.allocate(scores, sl.Latency(keep=0.1, table=table), **FREE)
+    least = int(str(caught.value).partition("Latency(keep=")[2].partition("(keep=")[2].partition(")")[0])
+    nearest = sl.allocate(scores, sl.Latency(keep=least, table=table), **FREE)
+    assert kept(nearest) == {"g0": 2}
+
+
+def test_tradeoff_prefers_what_saves_time_though_a_single_unit_saves_none() -> None:
+    """Layers in blocks of four: the units of the slow one go first, all rises being equal."""
+    graph = chain(16, 16)
+    blocks = {"w0": lambda n: 1.0 * np.ceil(n / 4), "w2": lambda n: 0.1 * np.ceil(n / 4)}
+    table = made_up(graph, blocks, runs=400)
+    curves = {name: torch.tensor([[0.0, 0, 0], [16, 1, 0]]) for name in ("g0", "g1")}
+    scores = dataclasses.replace(scored(graph), curves=curves)
+    plan = sl.allocate(scores, sl.Latency(keep=0.6, table=table), strategy=sl.Tradeoff(), **FREE)
+    assert kept(plan) == {"g0": 8, "g1": 16}
+
+
+def test_a_table_of_another_model_is_refused() -> None:
+    table = made_up(chain(8), {"w0": slow_at_odd})
+    with pytest.raises(sl.StaleGraphError, match="latency table belongs to another model"):
+        sl.allocate(scored(chain(9)), sl.Latency(keep=0.5, table=table))

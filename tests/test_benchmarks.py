@@ -261,3 +261,46 @@ def test_what_the_page_on_schedules_says_is_in_the_results(script: Callable[[str
         assert f"{' | '.join(f'{mean:.1f}' for mean in means)} %" in page
     once, cubic = (float(rows["Taylor, uniform, 5"][column].partition(" ")[0]) for column in (2, 3))
     assert f"{cubic:.1f} against {once:.1f} %" in page
+
+
+@pytest.mark.data
+def test_latency_at_toy_size(
+    script: Callable[[str], ModuleType],
+    shared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    latency = script("latency")
+    monkeypatch.setattr(latency, "KEEP", (0.95,))  # a table of few runs on a busy machine may allow no less
+    few = ["--networks", "resnet20", "--batch", "4", "--images", "4", "--runs", "12", "--seconds", "0.01"]
+    places = ["--data", str(shared), "--out", str(tmp_path), "--cache", str(tmp_path / "cache")]
+    for _ in range(2):
+        latency.main([*few, *places, "--runtimes", "eager"])
+    # The second run takes its cells from disk.
+    assert capsys.readouterr().out.count("resnet20 | Macs(remove=0.5) | uniform: eager") == 1
+    found = json.loads((tmp_path / "latency.json").read_text())
+    assert len(found["cells"]) == (3 + 1) * 2
+    for cell in found["cells"].values():
+        assert min(cell["macs"], cell["predicted"], cell["eager"]["thread"]) > 0
+    within = found["cells"]["resnet20 | Latency(keep=0.95) | uniform"]
+    assert within["predicted"] <= 0.95 + 1e-3
+    with pytest.raises(SystemExit, match="remove it"):
+        latency.main([*few, *places, "--batch", "8"])
+
+
+def test_committed_times_are_those_that_were_predicted() -> None:
+    """On plans that no table has seen; and MACs are no time, as the documentation says."""
+    found = json.loads((BENCHMARKS / "results" / "latency.json").read_text())["cells"]
+    off = {key: abs(c["predicted"] / c["eager"]["thread"] - 1) for key, c in found.items()}
+    assert len(off) == 30
+    assert sorted(off.values())[15] < 0.05
+    over = [
+        c["eager"]["thread"] / float(key.partition("keep=")[2][:3])
+        for key, c in found.items()
+        if "Latency" in key
+    ]
+    assert max(over) < 1.05
+    kept = found["resnet20 | Macs(remove=0.3) | uniform"]
+    assert 0.69 < kept["macs"] < 0.7
+    assert kept["eager"]["thread"] == pytest.approx(0.93, abs=0.005)

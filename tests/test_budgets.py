@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
+import torch
+from torch import nn
 
 import shapleaf as sl
 from shapleaf.records import Cost
+from timings import made_up
 
 FULL = Cost(units=10, params=200, macs=3000)
 
@@ -41,3 +46,63 @@ def test_what_is_no_fraction_and_no_amount_is_refused(value: float) -> None:
 def test_it_prints_as_it_is_written() -> None:
     assert str(sl.Macs(keep=0.5)) == "Macs(keep=0.5)"
     assert str(sl.Units(remove=3)) == "Units(remove=3)"
+
+
+# Latency: one layer of 8 units between 3 and 2 that takes 0.1 milliseconds for each of them
+
+
+@pytest.fixture(scope="module")
+def table() -> sl.LatencyTable:
+    graph = sl.trace(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), torch.zeros(1, 3))
+    return made_up(graph, {"0:linear#0": lambda n: 0.1 * n})
+
+
+@pytest.mark.parametrize(
+    ("amount", "limit"),
+    [({"keep": 0.5}, 400), ({"remove": 0.25}, 600), ({"keep": 700}, 700), ({"remove": 50}, 750)],
+)
+def test_latency_counts_microseconds_as_the_table_predicts_them(
+    table: sl.LatencyTable, amount: dict[str, float], limit: int
+) -> None:
+    budget = sl.Latency(**amount, table=table)
+    assert budget.limit(FULL) == limit
+    assert budget.measure(FULL) == 800
+    assert budget.measure(FULL, {"0": 3}) == pytest.approx(300, abs=1)
+
+
+def test_latency_prints_without_its_table(table: sl.LatencyTable) -> None:
+    assert str(sl.Latency(keep=0.5, table=table)) == "Latency(keep=0.5)"
+
+
+def test_latency_refuses_other_graphs_and_tables(table: sl.LatencyTable) -> None:
+    budget = sl.Latency(keep=0.5, table=table)
+    budget.check(table.graph)
+    other = sl.trace(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.zeros(1, 3))
+    with pytest.raises(sl.StaleGraphError, match="latency table belongs to another model"):
+        budget.check(other)
+    with pytest.raises(sl.DataError, match="not finished: 60 of 61 runs"):
+        sl.Latency(keep=0.5, table=dataclasses.replace(table, planned=61)).check(table.graph)
+    with pytest.raises(sl.BudgetError, match="must be what shapleaf.profile returned, received dict"):
+        sl.Latency(keep=0.5, table={})
+    with pytest.raises(sl.BudgetError, match="Latency takes exactly one of keep= and remove="):
+        sl.Latency(table=table)
+
+
+def test_a_correction_scales_what_is_predicted_of_pruned_models(table: sl.LatencyTable) -> None:
+    """Half of the units were said to take 0.4 ms, and took six tenths of 0.8."""
+    budget = sl.Latency(keep=0.5, table=table)
+    plan = sl.plan(table.graph, {"0": range(4)})
+    again = budget.corrected(plan, 0.6)
+    assert again.measure(FULL, {"0": 4}) == pytest.approx(480, abs=1)
+    assert again.measure(FULL, {"0": 2}) == pytest.approx(240, abs=1)
+    assert again.measure(FULL) == 800
+    assert (str(again), again.limit(FULL)) == (str(budget), budget.limit(FULL))
+    assert again.corrected(plan, 0.5).measure(FULL, {"0": 4}) == pytest.approx(400, abs=1)
+    with pytest.raises(sl.BudgetError, match="measured=0 must be positive"):
+        budget.corrected(plan, 0)
+
+
+def test_the_other_budgets_take_any_graph(table: sl.LatencyTable) -> None:
+    for kind in (sl.Units, sl.Params, sl.Macs):
+        kind(keep=0.5).check(table.graph)
+        assert kind(keep=0.5).monotone

@@ -44,7 +44,7 @@ def test_help_is_instant_and_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for verb in ("demo", "slim", "trace", "attribute", "allocate", "prune", "evaluate", "report"):
+    for verb in ("demo", "slim", "trace", "attribute", "profile", "allocate", "prune", "evaluate", "report"):
         assert verb in done.stdout
 
 
@@ -70,6 +70,27 @@ def test_the_verbs_over_saved_records(weights: Path, tmp_path: Path) -> None:
     assert rows["MACs"]["value"] == receipt.plan.after.macs <= 0.6 * rows["MACs"]["reference"]
     run("report", tmp_path / "report", "-o", page, "-q")
     assert page.read_text().startswith("<!doctype html>") or page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_latency_budget_takes_what_profile_wrote(weights: Path, tmp_path: Path) -> None:
+    graph, scores, plan, table = (tmp_path / name for name in ("graph", "scores", "plan", "table"))
+    run("trace", MODEL, "--shape", "1,16,16", "-o", graph, "-q")
+    run("attribute", MODEL, graph, "--data", "digits", "--criterion", "weight-norm", "-o", scores, "-q")
+    words = ("profile", MODEL, graph, "--batch-size", 16, "--threads", 1, "--runs", 12, "-o", table)
+    said = json.loads(run(*words, "--json"))
+    assert said["kind"] == "LatencyTable"
+    assert "3:conv2d#0" in {row["call"] for row in said["rows"]}
+    found = sl.LatencyTable.load(table)
+    assert found.settings["inputs"] == "(16, 1, 16, 16) float32"
+    assert run(*words, "-q") == ""
+    assert sl.LatencyTable.load(table) == found  # nothing was measured again
+    budget = ("--budget", "latency", "--table", table)
+    run("allocate", scores, *budget, "--keep", 0.9, "-o", plan, "-q")
+    assert found.predict(sl.Plan.load(plan)) <= 0.9 * found.dense + 1e-3
+    data = ("--data", "digits", "--weights", weights, "--calibration", 20, "--test", 20)
+    run("slim", MODEL, *data, *budget, "--keep", 0.9, "-o", tmp_path / "slim", "--criterion", "taylor", "-q")
+    receipt = sl.Receipt.load(tmp_path / "slim" / "receipt.safetensors")
+    assert receipt.plan.made_by["budget"] == "Latency(keep=0.9)"
 
 
 def test_attribution_goes_on_from_its_journal_and_runs_in_bfloat16(weights: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ SOURCE = TESTS.parent / "src" / "shapleaf"
 ROWS = """
     errors
     layers
-    _table _store _context _rng _calls _progress _ranks _ridge
+    _table _store _context _rng _calls _progress _ranks _ridge _grids
     records
     data
     cuts
@@ -46,11 +46,12 @@ ROWS = """
     evaluation
     reporting
     integrations
+    profiling
     exporting
     slimming
     testing
     demo
-    _options
+    _options _outputs
     cli
 """
 """A module imports from rows above its own; within a package or a row in any order without a circle."""

@@ -26,14 +26,16 @@ def test_budgets(words: tuple[str, str | None, str | None], budget: sl.Macs) -> 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("flops", "0.5", None), "--budget 'flops': expected macs, params, units"),
+        (("flops", "0.5", None), "--budget 'flops': expected macs, params, units or latency"),
+        (("latency", "0.5", None), "--budget latency and --table"),
+        (("macs", "0.5", None, Path("table")), "--budget latency and --table"),
         (("macs", None, None), "exactly one of --keep and --remove"),
         (("macs", "0.5", "0.5"), "exactly one of --keep and --remove"),
         (("macs", "half", None), "'half' is no amount"),
         (("macs", "150%", None), "between 0 and 1"),
     ],
 )
-def test_bad_budgets(words: tuple[str, str | None, str | None], message: str) -> None:
+def test_bad_budgets(words: tuple[Any, ...], message: str) -> None:
     with pytest.raises(sl.BudgetError, match=message):
         _options.budget(*words)
 

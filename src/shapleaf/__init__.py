@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
     "MissingExtraError",
-    "records": "Graph Scores Plan Receipt Report Faithfulness",
+    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable",
     "data": "batches take",
     "tracing": "trace",
     "programs": "program",
@@ -34,7 +34,7 @@ _PUBLIC = {
     "aggregation": "Mean MeanPlusStd AbsMean Quantile",
     "attribution": "attribute",
     "scanning": "scan",
-    "budgets": "Units Params Macs",
+    "budgets": "Units Params Macs Latency",
     "strategies": "Global Uniform Tradeoff",
     "allocation": "allocate plan",
     "surgery": "prune prune_ replay FoldMean LeastSquares RecalibrateBatchNorm Distill",
@@ -42,6 +42,7 @@ _PUBLIC = {
     "schedules": "OneShot Linear Cubic Geometric Schedule",
     "training": "Pruner Planner",
     "evaluation": "evaluate faithfulness",
+    "profiling": "profile relative_time",
     "exporting": "export",
     "slimming": "slim",
     "_progress": "quiet",

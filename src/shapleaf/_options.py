@@ -56,7 +56,8 @@ Journal = Annotated[
 ]
 Memory = Annotated[str | None, _option("For activations, such as 512MiB or 4GiB.", panel=_SAMPLING)]
 Bf16 = Annotated[bool, _option("Run the network in bfloat16 (autocast).", "--bf16", panel=_SAMPLING)]
-What = Annotated[str, _option("macs, params or units.", "--budget")]
+What = Annotated[str, _option("macs, params, units or latency.", "--budget")]
+Table = Annotated[Path | None, _option("What profile wrote, for a latency budget.", "--table")]
 Keep = Annotated[str | None, _option("How much may stay: 0.5, 50% or a whole number.")]
 Remove = Annotated[str | None, _option("How much must go: 0.5, 50% or a whole number.")]
 EffortName = Annotated[
@@ -172,15 +173,24 @@ def strategy(name: str) -> Strategy:
     return known[name]
 
 
-def budget(what: str, keep: str | None, remove: str | None) -> Budget:
-    """The budget that ``--budget``, ``--keep`` and ``--remove`` describe."""
+def budget(what: str, keep: str | None, remove: str | None, table: Path | None = None) -> Budget:
+    """The budget that ``--budget``, ``--keep``, ``--remove`` and ``--table`` describe."""
     import shapleaf as sl
 
     known: dict[str, type[Budget]] = {"macs": sl.Macs, "params": sl.Params, "units": sl.Units}
-    if what not in known:
-        raise BudgetError(f"--budget {what!r}: expected {', '.join(known)}.")
+    if what not in (*known, "latency"):
+        raise BudgetError(f"--budget {what!r}: expected {', '.join(known)} or latency.")
     if (keep is None) == (remove is None):
         raise BudgetError("give exactly one of --keep and --remove, such as --keep 0.5.")
+    if (what == "latency") != (table is not None):
+        raise BudgetError(
+            "--budget latency and --table, which names what shapleaf profile wrote, go together."
+        )
+    if table is not None:
+        limit: Budget = sl.Latency(
+            keep=_amount(keep), remove=_amount(remove), table=sl.LatencyTable.load(table)
+        )
+        return limit
     return known[what](keep=_amount(keep), remove=_amount(remove))
 
 

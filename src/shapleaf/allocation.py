@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,14 +51,14 @@ def allocate(
 ) -> Plan:
     """Decide which units stay: the best plan within the budget along the strategy's order.
 
-    Units leave in the order of the strategy until the cost, counted on the graph, is within the
-    budget; one step less would exceed it. Plans are nested: what a smaller budget keeps, a larger
-    one keeps as well. Only groups that were scored and are not blocked lose units; tied groups lose
+    Units leave in the order of the strategy until the cost, counted on the graph or predicted from a table,
+    is within the budget; one step less would exceed it. Plans are nested: what a smaller budget keeps, a
+    larger one keeps as well. Only groups that were scored and are not blocked lose units; tied groups lose
     equal shares.
 
     Args:
         scores: aggregated scores, ``(units,)`` for each group.
-        budget: ``Units``, ``Params`` or ``Macs``; fractions of units refer to the scored groups.
+        budget: ``Units``, ``Params``, ``Macs`` or ``Latency``; fractions of units refer to the scored groups.
         strategy: ``Global()`` (the default), ``Uniform()``, or ``Tradeoff()`` on scanned scores.
         min_keep: every group keeps at least so many units.
         multiple_of: groups that lose units keep a multiple of this if they are wide enough (at least
@@ -67,6 +68,7 @@ def allocate(
     Raises:
         BudgetError: even the smallest plan exceeds the budget; the nearest achievable one is named.
         PlanError: the scores are per example, or not finite, or the strategy's keys are unusable.
+        StaleGraphError, DataError: the table of a ``Latency`` belongs to another model, or is not finished.
 
     >>> import torch, shapleaf as sl
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
@@ -77,6 +79,7 @@ def allocate(
     """
     if min_keep < 1 or multiple_of < 1:
         raise BudgetError(f"min_keep={min_keep} and multiple_of={multiple_of} must be at least 1.")
+    budget.check(scores.graph)
     sets = _sets(scores, min_keep, multiple_of)
     keys = (strategy or Global()).keys({s.names[0]: s.scores for s in sets}, scores, budget)
     for one in sets:
@@ -129,7 +132,12 @@ def _checked(keys: Any, one: _Set) -> np.ndarray:
     return found
 
 
-def _step(size: int, multiple_of: int) -> int:
+def granularity(size: int, multiple_of: int) -> int:
+    """What the number of units kept of so many is a multiple of: less in a group that is not wide enough.
+
+    >>> [granularity(size, 8) for size in (64, 16, 8, 4)]
+    [8, 4, 2, 1]
+    """
     while multiple_of > 1 and size < 4 * multiple_of:
         multiple_of //= 2
     return multiple_of
@@ -155,7 +163,7 @@ def _sets(scores: Scores, min_keep: int, multiple_of: int) -> list[_Set]:
         order = {m: np.argsort(scores.values[m].double().numpy(), kind="stable") for m in tie}
         size = graph.portions(name)
         ranked = sum(scores.values[m].double().numpy()[order[m]].reshape(size, -1).sum(1) for m in tie)
-        step = _step(size, multiple_of)
+        step = granularity(size, multiple_of)
         enough = -(-min_keep * size // min(graph[m].size for m in tie))
         fewest = min(size, -(-enough // step) * step)
         sets.append(_Set(tie, size, step, order, np.asarray(ranked), fewest))
@@ -163,7 +171,7 @@ def _sets(scores: Scores, min_keep: int, multiple_of: int) -> list[_Set]:
 
 
 def _solve(sets: list[_Set], costs: Costs, budget: Budget, scored: list[str]) -> list[int]:
-    """The fewest removals along the order that meet the budget, by bisection on the real cost."""
+    """The fewest removals along the order that meet the budget, on the real cost."""
     owner = np.concatenate([np.full(len(s.keys), i) for i, s in enumerate(sets)] or [np.zeros(0, int)])
     order = np.argsort(np.concatenate([s.keys for s in sets] or [np.zeros(0)]), kind="stable")
     gone = owner[order]
@@ -172,27 +180,31 @@ def _solve(sets: list[_Set], costs: Costs, budget: Budget, scored: list[str]) ->
         taken = np.bincount(gone[:removed], minlength=len(sets))
         return [one.kept(int(n)) for one, n in zip(sets, taken, strict=True)]
 
-    def cost(removed: int) -> Cost:
-        kept = {
-            name: one.units(name, n)
-            for one, n in zip(sets, counts(removed), strict=True)
-            for name in one.names
-        }
+    def cost(kept: dict[str, int]) -> Cost:
         full = costs(kept)
         return Cost(units=sum(kept[name] for name in scored), params=full.params, macs=full.macs)
 
-    limit = budget.limit(cost(0))
-    low, high = 0, len(gone)
-    least = budget.measure(cost(high))
-    if least > limit:
-        full = budget.measure(cost(0))
-        raise BudgetError(
-            f"{budget} cannot be met: at most {limit:,} of {full:,} may stay, but {least:,} remain when "
-            f"every scored group keeps its fewest units. The nearest is "
-            f"{type(budget).__name__}(keep={least}) ({least / max(full, 1):.1%}); lower min_keep or "
-            "multiple_of, or score more groups."
-        )
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if budget.measure(cost(middle)) <= limit else (middle + 1, high)
-    return counts(low)
+    known: dict[tuple[int, ...], int] = {}
+
+    def measured(removed: int) -> int:
+        found = tuple(counts(removed))
+        if found not in known:
+            kept = {n: one.units(n, left) for one, left in zip(sets, found, strict=True) for n in one.names}
+            known[found] = budget.measure(cost(kept), kept)
+        return known[found]
+
+    limit = budget.limit(cost({n: one.units(n, one.size) for one in sets for n in one.names}))
+    every = range(len(gone) + 1)
+    if budget.monotone:
+        removed = bisect.bisect_left(every, True, key=lambda n: measured(n) <= limit)
+    else:
+        removed = next((n for n in every if measured(n) <= limit), len(every))
+    if removed < len(every):
+        return counts(removed)
+    least, full = (measured(len(gone)) if budget.monotone else min(known.values())), measured(0)
+    raise BudgetError(
+        f"{budget} cannot be met: at most {limit:,} of {full:,}{budget.unit and f' {budget.unit}'} may stay, "
+        f"but {least:,} remain when every scored group keeps its fewest units. The nearest is "
+        f"{type(budget).__name__}(keep={least}) ({least / max(full, 1):.1%}); lower min_keep or "
+        "multiple_of, or score more groups."
+    )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from numbers import Integral, Real
+from typing import ClassVar
 
 from .errors import BudgetError
-from .records import Cost
+from .records import Cost, Graph, LatencyTable, Plan
+from .records.latency import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,11 +19,18 @@ class Budget:
     """How much may stay, or must go: exactly one of ``keep`` and ``remove``.
 
     A float is a fraction, taken as the decimal it prints as; an int is an absolute amount. Use
-    :class:`Units`, :class:`Params` or :class:`Macs`.
+    :class:`Units`, :class:`Params`, :class:`Macs` or :class:`Latency`.
+
+    Attributes:
+        monotone: whether fewer units never cost more.
+        unit: what an absolute amount counts, where the budget's name does not say it.
 
     Raises:
         BudgetError: both or none are given, or a fraction is not within 0 and 1.
     """
+
+    monotone: ClassVar[bool] = True
+    unit: ClassVar[str] = ""
 
     keep: float | int | None = None
     remove: float | int | None = None
@@ -47,8 +57,11 @@ class Budget:
         assert value is not None
         return value
 
-    def measure(self, cost: Cost) -> int:
-        """The part of a cost that this budget is about."""
+    def check(self, graph: Graph) -> None:
+        """Refuse a graph that this budget cannot be measured on."""
+
+    def measure(self, cost: Cost, kept: Mapping[str, int] | None = None) -> int:
+        """The part of a cost that this budget is about, when groups keep so many units (all by default)."""
         name = type(self).__name__.lower()
         value: int = getattr(cost, name)
         return value
@@ -95,3 +108,70 @@ class Macs(Budget):
     """
 
     __str__ = Budget.__str__
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency(Budget):
+    """A budget on the time of one batch, as a table of measured times predicts it.
+
+    A fraction is one of the time of the model as it is; an absolute amount counts whole microseconds. The
+    metric that measures a model's time is :class:`shapleaf.evaluation.Latency`.
+
+    Args:
+        keep, remove: as in every budget.
+        table: what :func:`shapleaf.profile` measured on the machine that the model is for.
+        scale: by how much pruned models take longer than the table predicts; see :meth:`corrected`.
+
+    Raises:
+        BudgetError: as every budget, or the table is none.
+
+    >>> import torch, shapleaf as sl
+    >>> model = torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.ReLU(), torch.nn.Linear(256, 64))
+    >>> inputs = torch.randn(500, 64)
+    >>> graph = sl.trace(model, inputs)
+    >>> table = sl.profile(model, graph, inputs, runs=20)
+    >>> plan = sl.allocate(sl.attribute(model, graph, None, sl.WeightNorm()), Latency(keep=0.9, table=table))
+    >>> table.predict(plan) < table.dense
+    True
+    """
+
+    monotone: ClassVar[bool] = False
+    unit: ClassVar[str] = "microseconds"
+
+    table: LatencyTable = field(repr=False, hash=False)
+    scale: float = field(default=1.0, repr=False)
+    _predict: Predictor = field(init=False, repr=False, compare=False)
+
+    __str__ = Budget.__str__
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.table, LatencyTable):
+            raise BudgetError(
+                f"{self}: table= must be what shapleaf.profile returned, "
+                f"received {type(self.table).__name__}."
+            )
+        object.__setattr__(self, "_predict", self.table.predictor() if self.table.complete else None)
+
+    def check(self, graph: Graph) -> None:
+        """Refuse the graph of another model, and a table that was not finished."""
+        self.table.check(graph)
+
+    def measure(self, cost: Cost, kept: Mapping[str, int] | None = None) -> int:
+        """Microseconds of a batch, as predicted."""
+        time = self._predict(kept or {})
+        return round(1e3 * (time if time == self.table.dense else time * self.scale))
+
+    def corrected(self, plan: Plan, measured: float) -> Latency:
+        """The same budget, where the model that a plan left took another time than the table predicts.
+
+        Args:
+            plan: what the table was asked about.
+            measured: its time relative to the model's own, as :func:`shapleaf.relative_time` has it.
+
+        Raises:
+            BudgetError: the time is not positive.
+        """
+        if not measured > 0:
+            raise BudgetError(f"{self}: measured={measured} must be positive, a share of the model's time.")
+        return replace(self, scale=measured * self.table.dense / self.table.predict(plan))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -35,18 +34,18 @@ from ._options import (
     Size,
     Split,
     StrategyName,
+    Table,
     Test,
     Weights,
     What,
 )
+from ._outputs import save_weights, show, write_folder
 from .errors import ShapleafError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from .integrations.datasets import Images
-    from .records._base import Record
-    from .slimming import Slimmed
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -76,10 +75,10 @@ def demo(
 
     _progress.quiet(quiet)
     model = train(load_data("digits", split="train"), seed=seed)
-    _save_weights(model, out / "dense.safetensors")
+    save_weights(model, out / "dense.safetensors")
     sample, rest = _divide(load_data("digits", split="test"), 100, seed, None)
     limit = _options.budget("macs", "0.5", None)
-    _write(run(model, sample.batches(), limit, test=rest.batches()), out, as_json=as_json, quiet=quiet)
+    write_folder(run(model, sample.batches(), limit, test=rest.batches()), out, as_json=as_json, quiet=quiet)
 
 
 @app.command()
@@ -97,6 +96,7 @@ def slim(
     budget: What = "macs",
     keep: Keep = None,
     remove: Remove = None,
+    table: Table = None,
     effort: EffortName = "balanced",
     criterion: CriterionName = "optimal-brain-surgeon",
     strategy: StrategyName = "tradeoff",
@@ -113,7 +113,7 @@ def slim(
 
     _progress.quiet(quiet)
     limit, chosen, order = (
-        _options.budget(budget, keep, remove),
+        _options.budget(budget, keep, remove, table),
         _options.criterion(criterion),
         _options.strategy(strategy),
     )
@@ -129,7 +129,7 @@ def slim(
         criterion=chosen,
         strategy=order,
     )
-    _write(slimmed, out, as_json=as_json, quiet=quiet)
+    write_folder(slimmed, out, as_json=as_json, quiet=quiet)
 
 
 @app.command()
@@ -150,7 +150,7 @@ def trace(
     sizes = _options.shape(shape)
     graph = run(_model(model, weights, num_classes), torch.zeros(1, *sizes))
     graph.save(out)
-    _show(graph, out, as_json=as_json, quiet=quiet)
+    show(graph, out, as_json=as_json, quiet=quiet)
 
 
 @app.command()
@@ -199,7 +199,33 @@ def attribute(
             scores = scan(network, scores, sample.batches(batch_size))
         if not ranks()[0]:
             scores.save(out)
-            _show(scores, out, as_json=as_json, quiet=quiet)
+            show(scores, out, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def profile(
+    model: Model,
+    graph: Annotated[Path, typer.Argument(help="What trace wrote.")],
+    weights: Weights = None,
+    num_classes: Classes = None,
+    batch_size: Batch = 100,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; as many as PyTorch takes.")] = None,
+    runs: Annotated[int, typer.Option(help="Pruned models to measure.")] = 120,
+    out: Out = Path("latency.safetensors"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure layers at many widths on this machine, for latency budgets; goes on where it was stopped."""
+    from .evaluation.latency import threads as limited
+    from .profiling import profile as run
+    from .records import Graph
+    from .tracing.inputs import imitate
+
+    _progress.quiet(quiet)
+    known, network = Graph.load(graph), _model(model, weights, num_classes)
+    with limited(threads):
+        table = run(network, known, imitate(known.inputs, examples=batch_size), runs=runs, path=out)
+    show(table, out, as_json=as_json, quiet=quiet)
 
 
 @app.command()
@@ -208,6 +234,7 @@ def allocate(
     budget: What = "macs",
     keep: Keep = None,
     remove: Remove = None,
+    table: Table = None,
     strategy: StrategyName = "tradeoff",
     min_keep: Annotated[int, typer.Option(help="Every group keeps at least so many.")] = 1,
     multiple_of: Annotated[int, typer.Option(help="Kept counts are multiples of this.")] = 8,
@@ -219,10 +246,10 @@ def allocate(
     from .allocation import allocate as run
     from .records import Scores
 
-    limit, order = _options.budget(budget, keep, remove), _options.strategy(strategy)
+    limit, order = _options.budget(budget, keep, remove, table), _options.strategy(strategy)
     plan = run(Scores.load(scores), limit, strategy=order, min_keep=min_keep, multiple_of=multiple_of)
     plan.save(out)
-    _show(plan, out, as_json=as_json, quiet=quiet)
+    show(plan, out, as_json=as_json, quiet=quiet)
 
 
 @app.command()
@@ -252,9 +279,9 @@ def prune(
     images = _options.images(data, split, image_size, normalise) if data is not None else None
     compensate = steps(effort, images.sample(calibration, seed).batches()) if images else None
     pruned, receipt = run(network, chosen, compensate=compensate)
-    _save_weights(pruned, out / "weights.safetensors")
+    save_weights(pruned, out / "weights.safetensors")
     receipt.save(out / "receipt.safetensors")
-    _show(receipt, out, as_json=as_json, quiet=quiet)
+    show(receipt, out, as_json=as_json, quiet=quiet)
 
 
 @app.command()
@@ -289,7 +316,7 @@ def evaluate(
     rest = _divide(images, calibration, seed, test)[1].batches(batch_size)
     report = run(fresh, rest, reference=reference, receipt=receipt, title=f"{model} pruned")
     report.save(out)
-    _show(report, out, as_json=as_json, quiet=quiet)
+    show(report, out, as_json=as_json, quiet=quiet)
 
 
 @app.command()
@@ -305,7 +332,7 @@ def report(
 
     loaded = Report.load(record)
     write(loaded, out)
-    _show(loaded, out, as_json=as_json, quiet=quiet)
+    show(loaded, out, as_json=as_json, quiet=quiet)
 
 
 def main() -> NoReturn:
@@ -329,39 +356,3 @@ def _divide(images: Images, calibration: int, seed: int, test: int | None) -> tu
     sample = images.sample(calibration, seed)
     rest = images.without(sample.ids)
     return sample, rest if test is None or test >= len(rest) else rest.sample(test, seed)
-
-
-def _save_weights(model: nn.Module, path: Path) -> None:
-    from safetensors.torch import save_model
-
-    from ._store import atomic
-
-    with atomic(path) as temporary:
-        save_model(model, str(temporary))
-
-
-def _write(slimmed: Slimmed, out: Path, *, as_json: bool, quiet: bool) -> None:
-    from .reporting import write
-
-    _save_weights(slimmed.model, out / "weights.safetensors")
-    slimmed.receipt.save(out / "receipt.safetensors")
-    slimmed.report.save(out / "report.safetensors")
-    write(slimmed.report, out / "report.html")
-    if not (quiet or as_json):
-        typer.echo(f"{slimmed.receipt.plan}\n")
-    _show(slimmed.report, out / "report.html", as_json=as_json, quiet=quiet)
-
-
-def _show(record: Record, path: Path, *, as_json: bool, quiet: bool) -> None:
-    """The record on stdout: as a table, as JSON, or not at all."""
-    if as_json:
-        table = record.table()
-        summary = {
-            "kind": type(record).__name__,
-            "rows": [dict(zip(table["header"], row, strict=True)) for row in table["rows"]],
-            "notes": table.get("footer", ""),
-            "file": str(path),
-        }
-        typer.echo(json.dumps(summary, indent=2, default=str))
-    elif not quiet:
-        typer.echo(f"{record}\n\nwritten to {path}")

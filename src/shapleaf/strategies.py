@@ -90,8 +90,10 @@ class Tradeoff:
                     "scores = shapleaf.scan(model, scores, calibration)."
                 )
             portions = scores.graph.portions(name)
-            fewer = {m: scores.graph.units(m, portions - 1) for m in tie}
-            saved = (full - budget.measure(costs(fewer))) / max(full, 1)
+            # Where a unit less may cost more, what half of them save says more.
+            gone = 1 if budget.monotone else -(-portions // 2)
+            fewer = {m: scores.graph.units(m, portions - gone) for m in tie}
+            saved = (full - budget.measure(costs(fewer), fewer)) / max(full, 1) / gone
             slopes = sum(_slopes(scores.curves[m].numpy()).reshape(portions, -1).sum(1) for m in tie)
             found[name] = np.asarray(slopes) / max(saved, 1e-12)
         return found

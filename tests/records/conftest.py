@@ -10,6 +10,7 @@ from shapleaf.records import (
     Edit,
     Graph,
     Group,
+    LatencyTable,
     Measurement,
     Op,
     Plan,
@@ -19,6 +20,7 @@ from shapleaf.records import (
     Site,
     Slice,
     TensorInfo,
+    TimedCall,
 )
 
 
@@ -115,3 +117,18 @@ def report(receipt: Receipt, scores: Scores) -> Report:
         Measurement(metric="loss", value=float("nan")),
     )
     return Report(title="slim", rows=rows, receipt=receipt, scores=scores, settings={"device": "cpu"})
+
+
+@pytest.fixture
+def latency(graph: Graph) -> LatencyTable:
+    call = TimedCall(call="fc:linear#0", kind=0, axes=graph.ops[0].axes)
+    return LatencyTable(
+        graph=graph,
+        calls=(call,),
+        units=torch.tensor([[4, 3], [2, 3], [1, 1], [4, 1], [4, 2], [4, 3]]),
+        times=torch.tensor([[1.2], [0.6], [0.1], [0.4], [0.8], [1.2]]),
+        whole=torch.tensor([1.3, 0.7, 0.2, 0.5, 0.9, 1.3]),
+        planned=6,
+        seconds=0.5,
+        settings={"device": "cpu"},
+    )

@@ -74,7 +74,7 @@ def test_classes_are_compared_too() -> None:
 
 
 dumps = json.dumps
-RECORDS = ("graph", "scores", "plan", "receipt", "report")
+RECORDS = ("graph", "scores", "plan", "receipt", "report", "latency")
 
 
 @pytest.fixture(params=RECORDS)

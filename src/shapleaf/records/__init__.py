@@ -2,6 +2,7 @@
 
 from .faithfulness import Correlation, Faithfulness
 from .graph import Axis, Blocked, Graph, Group, Op, Site, Size, Slice, TensorInfo
+from .latency import LatencyTable, TimedCall
 from .plan import Cost, Plan
 from .receipt import Edit, Effect, Receipt
 from .report import Measurement, Report
@@ -17,6 +18,7 @@ __all__ = [
     "Faithfulness",
     "Graph",
     "Group",
+    "LatencyTable",
     "Measurement",
     "Op",
     "Plan",
@@ -27,4 +29,5 @@ __all__ = [
     "Size",
     "Slice",
     "TensorInfo",
+    "TimedCall",
 ]
