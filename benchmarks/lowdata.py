@@ -19,7 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,11 @@ def slimmed(study: Study, keep: float, variant: Variant, effort: str, kept: dict
     plan = sl.allocate(kept[name], sl.Macs(keep=keep), strategy=strategy)
     if variant.first:
         plan = sl.refine(
-            study.model, plan, study.calibration, first=variant.first, compensate=sl.LeastSquares(study.calibration)
+            study.model,
+            plan,
+            study.calibration,
+            first=variant.first,
+            compensate=sl.LeastSquares(study.calibration),
         )
     data = study.calibration
     compensate = variant.compensate(data) if variant.compensate else steps(effort, data)
@@ -186,7 +190,11 @@ def run(options: argparse.Namespace) -> None:
     found |= {"test_images": options.test_images, "environment": environment()}
     for draw in options.draws:
         for name in options.networks:
-            todo = [c for c in cells(options, draw) if "|".join((name, str(draw), *map(str, c))) not in found["cells"]]
+            todo = [
+                c
+                for c in cells(options, draw)
+                if "|".join((name, str(draw), *map(str, c))) not in found["cells"]
+            ]
             if not todo:
                 continue
             study = prepare(name, draw, options.test_images)
@@ -273,7 +281,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--draws", nargs="+", type=int, default=range(DRAWS))
     parser.add_argument("--keeps", nargs="+", type=float, default=KEEPS)
     parser.add_argument("--methods", nargs="+", choices=[*OURS, *THEIRS])
-    parser.add_argument("--ablation", action="store_true", help="exchange the parts of slim, on draw 0 at half the MACs")
+    parser.add_argument(
+        "--ablation", action="store_true", help="exchange the parts of slim, on draw 0 at half the MACs"
+    )
     parser.add_argument("--test-images", type=int, default=9_900)
     parser.add_argument("--out", type=Path, default=RESULTS)
     run(parser.parse_args(arguments))

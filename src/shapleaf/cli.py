@@ -185,7 +185,7 @@ def attribute(
     from ._ranks import joined, ranks
     from .attribution import attribute as run
     from .records import Graph
-    from .scanning import scan
+    from .scanning import curved
 
     _progress.quiet(quiet)
     chosen = _options.sampling(
@@ -196,7 +196,7 @@ def attribute(
     with joined(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         scores = run(network, known, sample.batches(batch_size), chosen, groups=groups or None, seed=seed)
         if curves:
-            scores = scan(network, scores, sample.batches(batch_size))
+            scores = curved(network, scores, sample.batches(batch_size))
         if not ranks()[0]:
             scores.save(out)
             show(scores, out, as_json=as_json, quiet=quiet)

@@ -80,6 +80,21 @@ def scan(
     return replace(scores, curves=curves)
 
 
+def curved(
+    model: nn.Module, scores: Scores, data: Any, *, loss: _context.Loss = _context.cross_entropy
+) -> Scores:
+    """The scores with a curve for every group: the criterion's own, or else what :func:`scan` measures.
+
+    >>> import shapleaf as sl
+    >>> model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> data = [(torch.randn(20, 3), torch.randint(2, (20,)))]
+    >>> scores = sl.attribute(model, sl.trace(model, torch.zeros(1, 3)), data, sl.OptimalBrainSurgeon())
+    >>> curved(model, scores, data) is scores
+    True
+    """
+    return scores if scores.values.keys() == scores.curves.keys() else scan(model, scores, data, loss=loss)
+
+
 def _rises(game: LayerGame, group: Group, values: Tensor, steps: Sequence[int]) -> Tensor:
     """Rise of each example's loss at every step, ``(examples, steps)``."""
     order = torch.argsort(values.double(), stable=True)

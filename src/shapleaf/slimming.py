@@ -18,7 +18,7 @@ from .data import batches
 from .errors import PlanError
 from .evaluation import evaluate
 from .records import Receipt, Report, Scores
-from .scanning import scan
+from .scanning import curved
 from .strategies import Strategy, Tradeoff
 from .surgery import Compensation, Distill, LeastSquares, prune
 from .tracing import trace
@@ -98,8 +98,8 @@ def slim(  # noqa: PLR0913 - the parts of the flow
     graph = trace(model, _context.on_device(example.inputs, model))
     scores = attribute(model, graph, calibration, criterion or OptimalBrainSurgeon(felt=True))
     strategy = strategy or Tradeoff()
-    if isinstance(strategy, Tradeoff) and scores.values.keys() != scores.curves.keys():
-        scores = scan(model, scores, calibration)
+    if isinstance(strategy, Tradeoff):
+        scores = curved(model, scores, calibration)
     plan = allocate(scores, budget, strategy=strategy)
     pruned, receipt = prune(model, plan, compensate=compensate)
     _warn(receipt, budget)

@@ -17,15 +17,15 @@ from .allocation import allocate, plan
 from .attribution import attribute
 from .budgets import Budget, Units
 from .costs import cost
-from .criteria import Criterion
+from .criteria import Criterion, OptimalBrainSurgeon
 from .cuts import attributes, slicing
 from .data import batches
 from .errors import BudgetError, DataError, PlanError
 from .records import Cost, Graph, Group, Plan, Receipt, Scores
-from .scanning import scan
+from .scanning import curved
 from .schedules import Schedule
 from .strategies import Global, Strategy, Tradeoff, Uniform
-from .surgery import Compensation, FoldMean, optimizers, prune_, replay
+from .surgery import Compensation, LeastSquares, optimizers, prune_, replay
 from .tracing import trace
 
 Planning = Callable[[nn.Module, Any, Budget], Plan]
@@ -39,9 +39,9 @@ class Planner:
     """From a model, calibration data and a budget to a plan: trace, attribute, scan, allocate.
 
     Args:
-        criterion: how units are scored; ``Shapley()`` by default.
-        strategy: how the budget is spread over the groups; ``Tradeoff()`` by default. The loss curves that
-            it needs are measured, unless the strategy is ``Global()`` or ``Uniform()``.
+        criterion: how units are scored; ``OptimalBrainSurgeon(felt=True)`` by default.
+        strategy: how the budget is spread over the groups; ``Tradeoff()`` by default. The curves that
+            it needs are measured where the criterion has none, unless the strategy is ``Global()`` or ``Uniform()``.
         loss: ``f(output, target)``, one value per example.
         groups: shell patterns of the groups to prune; all by default.
         min_keep, multiple_of: as for :func:`shapleaf.allocate`.
@@ -70,11 +70,10 @@ class Planner:
             ShapleafError: as the four verbs do.
         """
         graph = _traced(model, data)
-        scores = attribute(
-            model, graph, data, self.criterion, loss=self.loss, groups=self.groups, seed=self.seed
-        )
+        criterion = self.criterion or OptimalBrainSurgeon(felt=True)
+        scores = attribute(model, graph, data, criterion, loss=self.loss, groups=self.groups, seed=self.seed)
         if not isinstance(self.strategy, Global | Uniform):
-            scores = scan(model, scores, data, loss=self.loss)
+            scores = curved(model, scores, data, loss=self.loss)
         return self.allocate(scores, budget, self.strategy or Tradeoff())
 
     def allocate(self, scores: Scores, budget: Budget, strategy: Strategy) -> Plan:
@@ -135,7 +134,7 @@ class Pruner:
         schedule: Schedule,
         *,
         planner: Planning | None = None,
-        compensate: Making = FoldMean,
+        compensate: Making = LeastSquares,
     ) -> None:
         _check_bare(model)
         self.model, self._optimizer = model, optimizer

@@ -19,8 +19,8 @@ from ..data import Batch, batches
 from ..errors import PlanError
 from ..linear import Linear, places
 from ..records import Plan
-from .compensation import add_bias, unbiased
 from ..watching import Seen, watch
+from .compensation import add_bias, unbiased
 
 
 @dataclass(frozen=True)
