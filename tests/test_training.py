@@ -175,7 +175,7 @@ def test_one_shot_is_what_the_verbs_do() -> None:
     model = network()
     graph = sl.trace(model, DATA[0][:2])
     plan = sl.allocate(sl.attribute(model, graph, DATA, sl.Taylor()), sl.Macs(keep=0.4), multiple_of=1)
-    pruned, receipt = sl.prune(model, plan, compensate=sl.FoldMean(DATA))
+    pruned, receipt = sl.prune(model, plan, compensate=sl.LeastSquares(DATA))
     done = run.pruner.step()
     assert done.plan.keep == receipt.plan.keep
     assert done.edits == receipt.edits
