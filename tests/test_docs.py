@@ -69,7 +69,8 @@ def test_shapleaf_commands_run(
 
     monkeypatch.chdir(tmp_path)
     prepare_files(tmp_path, shared)
-    result = CliRunner().invoke(app, [*shlex.split(line)[1:], "--calibration", "8", "--test", "8", "--quiet"])
+    quick = ("--calibration", "8", "--test", "8", "--effort", "fast", "--quiet")
+    result = CliRunner().invoke(app, [*shlex.split(line)[1:], *quick])
     assert result.exit_code == 0, repr(result.exception)
     assert (tmp_path / "shapleaf-slim" / "report.html").stat().st_size < 300_000
 
