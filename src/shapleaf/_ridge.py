@@ -171,7 +171,8 @@ def _floored(own: Tensor) -> Tensor:
 
 def _primal(gram: Tensor, cross: Tensor, penalty: float) -> Tensor:
     factor = torch.linalg.cholesky(gram + torch.diag_embed(penalty * scale(gram)))
-    return torch.cholesky_solve(cross, factor)
+    solved: Tensor = torch.cholesky_solve(cross, factor)
+    return solved
 
 
 def _dual(rows: Tensor, targets: Tensor, penalty: float) -> Tensor:
@@ -179,4 +180,5 @@ def _dual(rows: Tensor, targets: Tensor, penalty: float) -> Tensor:
     weighted = rows / _floored(rows.square().sum(1))[:, None]
     kernel = weighted @ rows.mT
     kernel.diagonal(dim1=-2, dim2=-1).add_(penalty)
-    return weighted.mT @ torch.linalg.solve(kernel, targets)
+    duals: Tensor = torch.linalg.solve(kernel, targets)
+    return weighted.mT @ duals

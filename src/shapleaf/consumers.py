@@ -1,4 +1,4 @@
-"""The layers that read a group, as regressions: moments of what they read, and what the loss feels of them."""
+"""The layers that read a group, as regressions: moments of what they read, and how the loss feels them."""
 
 from __future__ import annotations
 
@@ -134,7 +134,9 @@ def _units(site: Site, layer: Linear) -> Tensor:
     index = site.index.movedim(axis, 0)
     index = index.reshape(len(index), -1)
     if len(index) not in (1, channels) or not bool((index == index[:, :1]).all()):
-        raise CriterionError(f"{site.call} reads units that differ from place to place; use another criterion.")
+        raise CriterionError(
+            f"{site.call} reads units that differ from place to place; use another criterion."
+        )
     return index[:, 0].expand(channels).reshape(layer.groups, -1).to(layer.input.device)
 
 

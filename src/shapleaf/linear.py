@@ -88,15 +88,15 @@ class Convolution(Linear):
         found = F.pad(read, [side for pair in reversed(self.padding) for side in pair])
         for axis, (size, step, gap) in enumerate(zip(kernel, self.stride, self.dilation, strict=True), 2):
             found = found.unfold(axis, gap * (size - 1) + 1, step)[..., ::gap]
-        found = found.unflatten(1, (self.groups, -1))  # examples, groups, channels, places …, kernel …
+        found = _apart(found, 1, self.groups)  # examples, groups, channels, places …, kernel …
         order = (0, 1, *range(3, 3 + rank), 2, *range(3 + rank, 3 + 2 * rank))
         return found.permute(order).flatten(2 + rank).flatten(2, 1 + rank)
 
     def outputs(self, out: Tensor) -> Tensor:
-        return out.flatten(2).unflatten(1, (self.groups, -1)).transpose(2, 3)
+        return _apart(out.flatten(2), 1, self.groups).transpose(2, 3)
 
     def matrix(self) -> Tensor:
-        return self.weight.flatten(1).unflatten(0, (self.groups, -1)).transpose(1, 2)
+        return _apart(self.weight.flatten(1), 0, self.groups).transpose(1, 2)
 
     def weights(self, matrix: Tensor) -> Tensor:
         return matrix.transpose(1, 2).reshape(self.weight.shape)
@@ -117,16 +117,18 @@ class Upsampling(Convolution):
             *read.shape[:2],
             *(step * (n - 1) + 1 for n, step in zip(read.shape[2:], self.spread, strict=True)),
         )
-        wide[(..., *(slice(None, None, step) for step in self.spread))] = read
+        spots: tuple[Any, ...] = (..., *(slice(None, None, step) for step in self.spread))
+        wide[spots] = read
         return Convolution.rows(self, wide)
 
     def matrix(self) -> Tensor:
         mirrored = self.weight.flip([*range(2, self.weight.ndim)])
-        return mirrored.unflatten(0, (self.groups, -1)).movedim(2, -1).flatten(1, -2)
+        return _apart(mirrored, 0, self.groups).movedim(2, -1).flatten(1, -2)
 
     def weights(self, matrix: Tensor) -> Tensor:
         kernel = self.weight.shape[2:]
-        mirrored = matrix.unflatten(1, (-1, *kernel)).movedim(-1, 2).flatten(0, 1)
+        apart: Tensor = matrix.unflatten(1, (-1, *kernel))
+        mirrored = apart.movedim(-1, 2).flatten(0, 1)
         return mirrored.flip([*range(2, mirrored.ndim)])
 
 
@@ -220,6 +222,12 @@ def _upsampling(args: Sequence[Any], kwargs: dict[str, Any]) -> Linear:
         parts=given["groups"],
         spread=_each(given["stride"], kernel),
     )
+
+
+def _apart(value: Tensor, axis: int, groups: int) -> Tensor:
+    """An axis of channels as one of groups and one of their channels."""
+    shape = value.shape
+    return value.reshape(*shape[:axis], groups, -1, *shape[axis + 1 :])
 
 
 def _each(value: Any, kernel: Sequence[int]) -> tuple[int, ...]:

@@ -58,7 +58,9 @@ def watch(model: nn.Module, inputs: Any, calls: Sequence[str]) -> dict[str, list
             pass
     missing = [call for call in calls if not watcher.seen[call]]
     if missing:
-        raise PlanError(f"the model does not call {missing[0]} on these data; trace it with inputs like them.")
+        raise PlanError(
+            f"the model does not call {missing[0]} on these data; trace it with inputs like them."
+        )
     return watcher.seen
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -47,7 +48,9 @@ def carry_out(
     effects = [] if held is None else [held.effect("none", pruned)]
     for step in steps:
         notes = tuple(step.compensate(pruned, reference, plan))
-        effects.append(held.effect(repr(step), pruned, notes) if held else Effect(step=repr(step), notes=notes))
+        effects.append(
+            held.effect(repr(step), pruned, notes) if held else Effect(step=repr(step), notes=notes)
+        )
     if held:
         _compare(effects[0], effects[-1])
     return tuple(effects)
@@ -91,7 +94,7 @@ class _Outputs:
         return Effect(
             step=step,
             error=gap / self.spread if self.spread else None,
-            loss=None if total != total else total / examples,
+            loss=None if math.isnan(total) else total / examples,
             notes=notes,
         )
 

@@ -35,7 +35,7 @@ def shift_and_flip(inputs: Any, random: np.random.Generator) -> Any:
         return inputs
     examples, _, height, width = inputs.shape
     moved = []
-    for axis, size in ((1, height), (2, width)):
+    for size in (height, width):
         most = size // 8
         shift = torch.from_numpy(random.integers(-most, most + 1, (examples, 1)))
         moved.append((torch.arange(size) + shift).clamp(0, size - 1))
@@ -52,7 +52,8 @@ class Distill:
 
     The low-data answer to fine-tuning: Adam on the squared distance of the outputs, relative to how
     the intact network's spread, and of what the layers that read removed units return. All
-    parameters learn; BatchNorms keep adapting to what they read. The learning rate falls to zero along a cosine.
+    parameters learn; BatchNorms keep adapting to what they read. The learning rate falls to zero along a
+    cosine.
 
     Args:
         data: calibration batches, labelled or not.
@@ -87,7 +88,11 @@ class Distill:
         """
         examples = _examples(self.data, _context.device_of(pruned))
         match = _Match(reference, pruned, plan, examples[:2], self.blocks)
-        with _learning(pruned) as parameters, _context.rng(self.seed), progress("distill", self.steps) as step:
+        with (
+            _learning(pruned) as parameters,
+            _context.rng(self.seed),
+            progress("distill", self.steps) as step,
+        ):
             optimizer = torch.optim.Adam([{"params": [p], "lr": self.lr * _size(p)} for p in parameters])
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
             for number in range(self.steps):
@@ -159,9 +164,7 @@ class _Match:
         self.reference, self.pruned, self.blocks = reference, pruned, blocks
         what = slicing.cuts(plan)
         sites = {site.call: site for name in plan.pruned for site in plan.graph[name].sites if site.weight}
-        self.kept = {
-            call: what.get(str(site.weight), {}).get(1 - site.dim) for call, site in sites.items()
-        }
+        self.kept = {call: what.get(str(site.weight), {}).get(1 - site.dim) for call, site in sites.items()}
         self.calls = tuple(sites) if blocks else ()
 
     def __call__(self, inputs: Any) -> Tensor:

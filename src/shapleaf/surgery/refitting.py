@@ -80,7 +80,9 @@ class _Uses(Calls):
         out = func(*args, **kwargs)
         for tensor in _context.tensors((args, kwargs)):
             name = self._known.get(id(tensor)) or self._known.get(id(tensor._base))
-            part = isinstance(out, Tensor) and out._base is not None and self._known.get(id(out._base)) == name
+            part = (
+                isinstance(out, Tensor) and out._base is not None and self._known.get(id(out._base)) == name
+            )
             if name and not part:  # a view taken of a parameter is no use of it yet
                 calls = self.of.setdefault(name, [])
                 calls += [] if key in calls else [key]
@@ -143,7 +145,9 @@ class _Refit:
             expected, found = (watch(m, batch.inputs, self.calls) for m in (self.reference, self.pruned))
             for call in self.calls:
                 for before, now in zip(expected[call], found[call], strict=True):
-                    place = now.layer.weight.storage_offset()  # parts of one parameter are regressions apart
+                    place = int(
+                        now.layer.weight.storage_offset()
+                    )  # parts of one parameter are regressions apart
                     layers[place] = now.layer
                     gathered = ridge.setdefault(place, Ridge(intercept=self._movable(now.layer)))
                     self._gather(gathered, batch, now, self._target(call, before, now))
@@ -168,7 +172,8 @@ class _Refit:
         missing = mine(before.out).double() - now.out.double()
         if call in self.norm_of:
             moved = _running(self.pruned, self.norm_of[call]) - slicing.cut(
-                _running(self.reference, self.norm_of[call]), self.what.get(f"{self.norm_of[call]}.running_mean", {})
+                _running(self.reference, self.norm_of[call]),
+                self.what.get(f"{self.norm_of[call]}.running_mean", {}),
             )
             missing += _along(moved.double(), axis, missing.ndim)
         if before.other is not None and now.other is not None:

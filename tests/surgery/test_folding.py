@@ -168,7 +168,7 @@ def test_a_new_bias_is_cut_like_the_outputs_of_its_weight() -> None:
         plan = sl.plan(sl.trace(model, MAPS[:1]), {"0": [0, 2], "2": [1, 3, 4]})
         pruned, receipt = sl.prune(model, plan, compensate=sl.FoldMean([MAPS]))
         assert pruned[2].bias.shape == (3,)
-        assert receipt.biases == (("2", 6),)
+        assert receipt.biases == (("2", 3),)
         masked = sl.masked(model, plan, removal=sl.CalibrationMean([MAPS]))
         assert gap(run(masked, MAPS), run(pruned, MAPS)) < 1e-12
 
@@ -195,6 +195,7 @@ def test_a_shared_module_gets_the_average_over_its_calls() -> None:
     assert torch.allclose(pruned.twice.bias, (model.twice.bias + shift)[[0, 3, 5]], atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:compensation made the error")  # the network is not trained
 def test_two_calls_with_a_batch_norm_each_get_their_own() -> None:
     def run_(self: Any, x: Tensor) -> Tensor:
         x = F.relu(self.a(x))
@@ -292,7 +293,7 @@ def test_weights_without_a_layer_are_refused() -> None:
     ):
         plan = half_plan(sl.trace(model, VECTORS[:2]))
         before = state(model)
-        with pytest.raises(sl.PlanError, match=f"cannot be folded behind {reader}"):
+        with pytest.raises(sl.PlanError, match=f"no place for a mean behind {reader}"):
             sl.prune_(model, plan, compensate=sl.FoldMean([VECTORS]))
         assert state(model) == before
 
@@ -326,6 +327,6 @@ def test_in_place_the_compensated_model_trains_on() -> None:
     masked = run(sl.masked(model, plan, removal=sl.CalibrationMean([VECTORS])), VECTORS)
     receipt = sl.prune_(model, plan, optimizer=optimizer, compensate=sl.FoldMean([VECTORS]))
     assert gap(masked, run(model, VECTORS)) < 1e-12
-    assert receipt.biases == (("2", 7), ("4", 3))
+    assert receipt.biases == (("2", 4), ("4", 3))
     model(VECTORS).sum().backward()
     optimizer.step()
