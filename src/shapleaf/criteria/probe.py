@@ -38,6 +38,9 @@ class Elimination(NamedTuple):
     Attributes:
         values: ``(units,)``, what each cost when it went; never less than what went before it.
         curve: rows (units removed, cost so far, 0), from none to all.
+
+    >>> Elimination(torch.tensor([2.0, 1.0]), torch.tensor([[0.0, 0, 0], [1, 1, 0], [2, 3, 0]])).curve[-1, 1]
+    tensor(3.)
     """
 
     values: Tensor
@@ -54,6 +57,10 @@ class Consumer:
         weight: ``(features, outputs)``.
         units: the unit that each feature belongs to, -1 where it belongs to none of the group.
         felt: how much the loss feels of an error of each output, ``(outputs,)``; ones without labels.
+
+    >>> consumer = Consumer(torch.eye(4), torch.ones(4, 2), torch.arange(4), torch.ones(2))
+    >>> consumer.units.tolist()
+    [0, 1, 2, 3]
     """
 
     gram: Tensor
