@@ -73,7 +73,8 @@ class Planner:
         scores = attribute(
             model, graph, data, self.criterion, loss=self.loss, groups=self.groups, seed=self.seed
         )
-        if not isinstance(self.strategy, Global | Uniform):
+        measured = scores.curves.keys() == scores.values.keys()
+        if not measured and not isinstance(self.strategy, Global | Uniform):
             scores = scan(model, scores, data, loss=self.loss)
         return self.allocate(scores, budget, self.strategy or Tradeoff())
 
