@@ -418,7 +418,7 @@ def test_planner_measures_curves_only_where_the_strategy_needs_them(monkeypatch:
 
 def test_planner_plans_as_slim_does_by_the_same_criterion() -> None:
     model = network().eval()
-    planned = sl.Planner(multiple_of=1)(model, DATA, sl.Macs(keep=0.5))
+    planned = sl.Planner()(model, DATA, sl.Macs(keep=0.5))
     slimmed = sl.slim(model, DATA, sl.Macs(keep=0.5), criterion=sl.Shapley(), effort="fast")
     assert planned.keep == slimmed.receipt.plan.keep
 

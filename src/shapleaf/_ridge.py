@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -173,7 +174,7 @@ def scale(gram: Tensor) -> Tensor:
 
 
 def _floored(own: Tensor) -> Tensor:
-    return own + 1e-3 * own.mean(-1, keepdim=True) + float(torch.finfo(own.dtype).tiny) ** 0.5
+    return own + 1e-3 * own.mean(-1, keepdim=True) + math.sqrt(torch.finfo(own.dtype).tiny)
 
 
 def _primal(gram: Tensor, cross: Tensor, penalty: float) -> Tensor:
