@@ -145,7 +145,13 @@ def test_any_convolution(
     }  # fmt: skip
     if up:
         padding = tuple(min(p, d * (k - 1)) for p, d, k in zip(padding, dilation, kernel, strict=True))
-        check("conv_transpose2d", F.conv_transpose2d, x, example(*shape, *kernel), **options | {"padding": padding})
+        check(
+            "conv_transpose2d",
+            F.conv_transpose2d,
+            x,
+            example(*shape, *kernel),
+            **options | {"padding": padding},
+        )
     else:
         check("conv2d", F.conv2d, x, example(*shape, *kernel), **options)
 

@@ -23,7 +23,9 @@ def solved(rows: Tensor, targets: Tensor, *, intercept: bool = True) -> Fit:
     return ridge.solve()
 
 
-def by_hand(rows: Tensor, targets: Tensor, penalty: float, *, intercept: bool = True) -> tuple[Tensor, Tensor]:
+def by_hand(
+    rows: Tensor, targets: Tensor, penalty: float, *, intercept: bool = True
+) -> tuple[Tensor, Tensor]:
     """(X'X + penalty * D) w = X'y about the means, one group, D each feature's sum of squares."""
     centre = rows.mean(0) if intercept else torch.zeros_like(rows[0])
     aim = targets.mean(0) if intercept else torch.zeros_like(targets[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Candidates, in units of each feature's own variance."""
 _FINER = 10**0.5
+_STILL = 1e-10
+"""A feature whose variance is a smaller share of its squared mean is constant but for rounding."""
 
 
 class Fit(NamedTuple):
@@ -142,9 +145,14 @@ class _Half:
         if not intercept:
             centre, aim = torch.zeros_like(centre), torch.zeros_like(aim)
         if self.moments is None:
-            return centre, aim, rows - centre[:, None], targets - aim[:, None]
+            rows, targets = rows - centre[:, None], targets - aim[:, None]
+            still = rows.square().mean(1) <= _STILL * centre.square()
+            return centre, aim, rows.masked_fill(still[:, None], 0), targets
         gram = self.moments[2] - self.count * centre[:, :, None] * centre[:, None]
-        return centre, aim, gram, self.moments[3] - self.count * centre[:, :, None] * aim[:, None]
+        cross = self.moments[3] - self.count * centre[:, :, None] * aim[:, None]
+        still = gram.diagonal(dim1=-2, dim2=-1) <= self.count * _STILL * centre.square()
+        gram = gram.masked_fill(still[:, :, None] | still[:, None], 0)
+        return centre, aim, gram, cross.masked_fill(still[:, :, None], 0)
 
     def error(self, matrix: Tensor, intercept: Tensor) -> float:
         """The sum of squares that a fit leaves of these targets."""
@@ -166,7 +174,7 @@ def scale(gram: Tensor) -> Tensor:
 
 
 def _floored(own: Tensor) -> Tensor:
-    return own + 1e-3 * own.mean(-1, keepdim=True) + torch.finfo(own.dtype).tiny ** 0.5
+    return own + 1e-3 * own.mean(-1, keepdim=True) + math.sqrt(torch.finfo(own.dtype).tiny)
 
 
 def _primal(gram: Tensor, cross: Tensor, penalty: float) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from . import _context
-from ._calls import Calls, function_of, repeats
+from ._calls import Calls, repeats
 from .errors import PlanError
 from .linear import Linear, reading
 
@@ -90,19 +90,22 @@ class _Watcher(Calls):
         else:
             before = [seen.at for seen in self._open]
             out = func(*args, **kwargs)
-            name = function_of(key)
             given = _context.tensors((args, kwargs)) if _context.tensors(out) else []  # not x.dim()
             for seen, at in zip([*self._open], before, strict=True):
                 if any(tensor is at for tensor in given):
-                    self._follow(seen, name, args, kwargs, out)
+                    self._follow(seen, func, args, kwargs, out)
         if not self._open and not self._steps and all(self.seen.values()):
             raise _Enough
         return out
 
-    def _follow(self, seen: Seen, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    def _follow(
+        self, seen: Seen, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+    ) -> None:
         """Behind a BatchNorm or an idle dropout the trail goes on; with a sum, or anything else, it ends."""
-        if name == "batch_norm" and args[0] is seen.at and args[2] is not None:
-            seen.factor = seen.factor * _factor(args, kwargs)
+        name = getattr(func, "__name__", "").partition(".")[0]
+        norm = batch_norm(func, args, kwargs) if name == "batch_norm" else {}
+        if norm and norm["input"] is seen.at and norm["running_var"] is not None:
+            seen.factor = seen.factor * _factor(norm)
             seen.at = out
         elif name in ("dropout", "dropout2d"):
             seen.at = out
@@ -114,10 +117,22 @@ class _Watcher(Calls):
             self._open.remove(seen)
 
 
-def _factor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """What a BatchNorm in eval mode multiplies each channel by."""
+def batch_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What a BatchNorm is given, by the names of ``torch.nn.functional``.
+
+    >>> from torch.nn.functional import batch_norm as function
+    >>> batch_norm(function, (torch.ones(2, 3), None, None), {"training": True})["running_mean"] is None
+    True
+    """
+    if isinstance(func, torch._ops.OpOverload):  # of an exported program: in another order
+        names = [argument.name for argument in func._schema.arguments]
+        return {**dict(zip(names, args, strict=False)), **kwargs}
     bound = _BATCH_NORM.bind(*args, **kwargs)
     bound.apply_defaults()
-    given = bound.arguments
+    return dict(bound.arguments)
+
+
+def _factor(given: dict[str, Any]) -> Tensor:
+    """What a BatchNorm in eval mode multiplies each channel by."""
     weight = 1 if given["weight"] is None else given["weight"]
     return weight / (given["running_var"] + given["eps"]).sqrt()  # type: ignore[no-any-return]

@@ -74,8 +74,11 @@ class _Outputs:
         device = _context.device_of(reference)
         self.batches: list[Batch] = list(batches(data, device=device, labelled=False))
         self.outputs = [self._run(reference, batch) for batch in self.batches]
-        stacked = torch.cat([out.double() for out in self.outputs])
-        self.spread = float((stacked - stacked.mean(0)).square().sum())
+        shapes: dict[torch.Size, list[Tensor]] = {}  # sequences need not be of one length
+        for out in self.outputs:
+            shapes.setdefault(out.shape[1:], []).append(out.double())
+        alike = [torch.cat(outs) for outs in shapes.values()]
+        self.spread = sum(float((outs - outs.mean(0)).square().sum()) for outs in alike)
 
     @staticmethod
     def _run(model: nn.Module, batch: Batch) -> Tensor:
@@ -87,7 +90,10 @@ class _Outputs:
         for batch, expected in zip(self.batches, self.outputs, strict=True):
             out = self._run(pruned, batch)
             if not bool(out.isfinite().all()):
-                raise PlanError(f"after {step} the pruned model returns values that are not finite.")
+                when = "before compensation" if step == "none" else f"after {step}"
+                raise PlanError(
+                    f"{when} the pruned model returns values that are not finite on the calibration data."
+                )
             gap += float((out.double() - expected.double()).square().sum())
             loss = _loss(out, batch.target)
             total, examples = total + (float("nan") if loss is None else loss), examples + batch.examples

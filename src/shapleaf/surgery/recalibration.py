@@ -16,6 +16,7 @@ from .._progress import progress
 from ..cuts import slicing
 from ..data import batches
 from ..records import Plan
+from ..watching import batch_norm
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class RecalibrateBatchNorm:
         data: calibration batches, labelled or not.
 
     >>> import shapleaf as sl
+    >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 4), nn.BatchNorm1d(4)).eval()
     >>> _ = model[0].bias.data.fill_(5.0)  # units are on, so that those removed leave their mean behind
     >>> data = torch.randn(100, 3)
@@ -98,13 +100,16 @@ class _Norms(Calls):
         self.names: dict[str, tuple[str, str]] = {}
 
     def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if function_of(key) != "batch_norm" or not all(id(a) in self._known for a in args[1:3]):
+        given = batch_norm(func, args, kwargs) if function_of(key) == "batch_norm" else {}
+        running = [given.get(name) for name in ("running_mean", "running_var")]
+        if not all(id(tensor) in self._known for tensor in running):
             return func(*args, **kwargs)
-        read = args[0].transpose(0, 1).flatten(1).double()
-        self.names[key] = (self._known[id(args[1])], self._known[id(args[2])])
+        read = given["input"].transpose(0, 1).flatten(1).double()
+        self.names[key] = (self._known[id(running[0])], self._known[id(running[1])])
         found = (read.mean(1), read.var(1, correction=0))
         self.found[key] = self._change(key, self.names[key], found)
-        mean, variance = (value.to(args[0]) for value in self.found[key])
         if self.found[key] is found:  # the intact network runs as it is
             return func(*args, **kwargs)
-        return F.batch_norm(args[0], mean, variance, *args[3:], **kwargs)
+        mean, variance = (value.to(given["input"]) for value in self.found[key])
+        rest = {name: given[name] for name in ("weight", "bias", "eps")}
+        return F.batch_norm(given["input"], mean, variance, **rest)

@@ -17,7 +17,7 @@ from .._ridge import Ridge
 from ..cuts import slicing
 from ..data import Batch, batches
 from ..errors import PlanError
-from ..linear import Linear, places
+from ..linear import Linear, places, reading
 from ..records import Plan
 from ..watching import Seen, watch
 from .compensation import add_bias, unbiased
@@ -75,9 +75,14 @@ class _Uses(Calls):
         super().__init__(model)
         self._known = {id(p): name for name, p in model.named_parameters()}
         self.of: dict[str, list[str]] = {}
+        self.linear: set[str] = set()
 
     def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
+        if not _context.tensors(out):  # a size or a device, asked of a parameter
+            return out
+        if reading(key, args, kwargs):
+            self.linear.add(key)
         for tensor in _context.tensors((args, kwargs)):
             name = self._known.get(id(tensor)) or self._known.get(id(tensor._base))
             part = (
@@ -104,8 +109,11 @@ def _layers(
     for weight in used:
         calls = uses.of[weight]
         others = [call for call in calls if reads.get(call) != weight]
+        odd = [call for call in calls if call not in uses.linear]
         if others:
             notes.append(f"{weight} was not refitted: {others[0]} uses it for something else.")
+        elif odd:
+            notes.append(f"{weight} was not refitted: {odd[0]} is no product of rows and a matrix.")
         else:
             found.append((weight, tuple(calls)))
     lost = sorted({*reads.values()} - {*used})
@@ -176,7 +184,8 @@ class _Refit:
                 self.what.get(f"{self.norm_of[call]}.running_mean", {}),
             )
             missing += _along(moved.double(), axis, missing.ndim)
-        if before.other is not None and now.other is not None:
+        alone = len(self.calls) == 1  # else what is added may come from another call of this layer
+        if alone and before.other is not None and now.other is not None:
             lost = mine(before.other).double() - now.other.double()
             missing += lost * _along(_inverse(now.factor), axis, missing.ndim)
         return missing
