@@ -2,12 +2,12 @@
 
     python benchmarks/lowdata.py
 
-Networks trained on CIFAR-10 lose 30, 50 and 70 % of their MACs. All methods get the same 100 calibration images,
-five draws of them, and are tested on others. Torch-Pruning removes the same share of every layer, found by
-bisection so that its MACs are the most that the budget allows; its BatchNorms are recalibrated on the
-calibration images, by the mean of their statistics. On the ResNets it prunes the inner layers of the blocks: it
-takes the zero-padded shortcuts for plain ones. With ``--ablation`` the parts of ``slim`` are exchanged one at a
-time. Every finished cell is written at once; a re-run does what is missing.
+Networks trained on CIFAR-10 lose 30, 50 and 70 % of their MACs. All methods get the same 100 calibration
+images, five draws of them, and are tested on others. Torch-Pruning removes the same share of every layer,
+found by bisection so that its MACs are the most that the budget allows; its BatchNorms are recalibrated
+on the calibration images, by the mean of their statistics. On the ResNets it is given the inner layers
+of the blocks alone. With ``--ablation`` the parts of ``slim`` are exchanged one at a time. Every
+finished cell is written at once; a re-run does what is missing.
 """
 
 from __future__ import annotations
@@ -234,9 +234,10 @@ def markdown(found: dict[str, Any]) -> str:
         "`python benchmarks/lowdata.py`",
         "",
         (
-            f"Accuracy in % on {found['test_images']:,} test images that calibration did not see, median over "
-            f"the draws of {IMAGES} calibration images (their number in brackets), by the share of the MACs "
-            "removed. Torch-Pruning: the same share of every layer, BatchNorms recalibrated on the same images. "
+            f"Accuracy in % on {found['test_images']:,} test images that calibration did not see, median "
+            f"over the draws of {IMAGES} calibration images (their number in brackets), by the share of "
+            "the MACs removed. Torch-Pruning: the same share of every layer, BatchNorms recalibrated on the "
+            "same images. "
             "Below it, slim, balanced, with one of its parts exchanged."
         ),
         "",

@@ -57,7 +57,8 @@ def consumers(
     layers: dict[str, _Layer] = {}
     for call, layer, rows in read():
         layers.setdefault(call, _Layer(layer, _units(sites[call], layer))).add(rows)
-    if any([layer.narrow() for layer in layers.values()]):  # all of them are asked
+    narrowed = [layer.narrow() for layer in layers.values()]
+    if any(narrowed):
         for call, _, rows in read():
             layers[call].add_again(rows)
     return [
