@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ import shapleaf as sl
 from shapleaf import _context, consumers
 from shapleaf.consumers import feeling
 from shapleaf.data import Batch
+from shapleaf.records import Group
+from shapleaf.records.graph import Site
 from zoo import Apply, conv, example, head, settle, state
 
 X = example(20, 6, seed=3)
@@ -69,14 +72,14 @@ def test_features_of_others_are_of_no_unit() -> None:
 
 def test_a_grouped_convolution_is_a_regression_for_each_group() -> None:
     model = settle(nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 6, groups=2, padding=0), head(6)))
-    graph = sl.trace(model, MAPS[:2])
-    site = next(site for site in graph.groups[0].sites if site.weight == "2.weight") if any(
-        site.weight == "2.weight" for group in graph for site in group.sites
-    ) else None  # fmt: skip
-    if site is None:  # whole groups go, so the convolution reads none of what is removed
-        assert [site.weight for site in graph.groups[0].sites] == ["3.2.weight"]
-    else:
-        assert len(found(model, graph.groups[0].name, MAPS)) == 2
+    units = torch.tensor([0, 0, 1, 1])[:, None, None]
+    site = Site(call="2:conv2d#0", arg=0, index=units, weight="2.weight", dim=1)
+    group = Group(name="g", size=2, slices=(), sites=(site,))
+    first, second = consumers.consumers(model, group, [Batch(MAPS)], {"2:conv2d#0": torch.arange(6.0)})
+    assert first.units.tolist() == [0] * 18
+    assert second.units.tolist() == [1] * 18
+    assert second.felt.tolist() == [3, 4, 5]
+    assert torch.equal(second.weight, model[2].weight[3:].flatten(1).T)
 
 
 def test_felt_weights_are_those_of_the_outputs() -> None:
@@ -132,16 +135,10 @@ def test_feeling_of_a_convolution_is_over_examples_and_places() -> None:
 
 
 def test_units_that_differ_from_place_to_place_are_refused() -> None:
-    """The units lie along the positions, which the layer does not read apart."""
-    model = settle(
-        Apply(
-            lambda self, x: self.b(self.a(x).reshape(len(x), 4, 2).transpose(1, 2)).flatten(1),
-            a=nn.Linear(6, 8),
-            b=nn.Linear(4, 3),
-        )
-    )
-    graph = sl.trace(model, X[:2])
-    if "a" not in {group.name for group in graph}:
-        pytest.skip("no such group")
-    it = found(model, "a", X)
-    assert all(one.units.shape == (4,) for one in it)
+    """The axis that a layer reads holds other units in every row."""
+    model = settle(nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)))
+    group = sl.trace(model, X[:2])["0"]
+    site = next(site for site in group.sites if site.weight)
+    odd = replace(site, index=torch.tensor([[0, 1, 2, 3], [1, 0, 2, 3]]))
+    with pytest.raises(sl.CriterionError, match="2:linear#0 reads units that differ from place to place"):
+        consumers.consumers(model, replace(group, sites=(odd,)), [Batch(X)], {})

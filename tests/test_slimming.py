@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 import shapleaf as sl
+from shapleaf import slimming
+from shapleaf.slimming import EFFORTS
 
 
 @pytest.fixture
@@ -65,3 +67,47 @@ def test_it_prints_as_its_report(task) -> None:
     model, calibration, _ = task
     done = sl.slim(model, calibration, sl.Params(keep=0.5), criterion=sl.WeightNorm(), strategy=sl.Uniform())
     assert repr(done) == str(done.report)
+
+
+def test_efforts(task) -> None:
+    """Fast refits; the others distil as well, for longer; a compensation of one's own comes instead."""
+    model, calibration, _ = task
+    names = {effort: [type(step).__name__ for step in steps([])] for effort, steps in EFFORTS.items()}
+    assert names == {
+        "fast": ["LeastSquares"],
+        "balanced": ["LeastSquares", "Distill"],
+        "best": ["LeastSquares", "Distill"],
+    }
+    fast = sl.slim(model, calibration, sl.Params(keep=0.5), effort="fast").receipt
+    assert fast.compensation == "LeastSquares()"
+    assert [effect.step for effect in fast.effects] == ["none", "LeastSquares()"]
+    assert fast.effects[1].error < fast.effects[0].error
+    own = sl.slim(model, calibration, sl.Params(keep=0.5), compensate=sl.FoldMean(calibration)).receipt
+    assert own.compensation == "FoldMean()"
+
+
+def test_an_unknown_effort_names_those_there_are(task) -> None:
+    model, calibration, _ = task
+    with pytest.raises(sl.PlanError, match="effort='most': expected 'fast', 'balanced', 'best'"):
+        sl.slim(model, calibration, sl.Params(keep=0.5), effort="most")
+
+
+def test_curves_are_measured_only_where_they_are_needed_and_not_known(task, monkeypatch) -> None:
+    model, calibration, _ = task
+    scanned = []
+
+    def spy(model: nn.Module, scores: sl.Scores, data: object) -> sl.Scores:
+        scanned.append(scores.criterion)
+        return sl.scan(model, scores, data)
+
+    monkeypatch.setattr(slimming, "scan", spy)
+    for criterion, strategy in (
+        (None, None),
+        (sl.WeightNorm(), sl.Uniform()),
+        (sl.WeightNorm(), None),
+        (sl.WeightNorm(p=2), sl.Tradeoff()),
+    ):
+        sl.slim(
+            model, calibration, sl.Params(keep=0.5), effort="fast", criterion=criterion, strategy=strategy
+        )
+    assert scanned == ["WeightNorm(p=1.0)", "WeightNorm(p=2)"]

@@ -15,7 +15,7 @@ from shapleaf import consumers
 from shapleaf._ridge import scale
 from shapleaf.criteria import Consumer, Needs, Probe
 from shapleaf.records import Group
-from zoo import Apply, conv, example, head, settle, state
+from zoo import NETS, Apply, conv, example, head, settle, state
 
 X = example(80, 6, seed=3)
 MAPS = example(12, 3, 6, 6, seed=3)
@@ -227,3 +227,34 @@ def test_wide_convolutions_rank_nearly_alike_by_their_components(monkeypatch: py
         torch.corrcoef(torch.stack([whole.argsort().argsort(), narrow.argsort().argsort()]).double())[0, 1]
         > 0.9
     )
+
+
+def test_units_of_unequal_numbers_of_features() -> None:
+    it = consumer(units=[0, 1, 1, 0, 0])
+    found = sl.OptimalBrainSurgeon(steps=1).score(probe(it, size=3))  # unit 2 is not read at all
+    assert found.values[2] == 0
+    for unit in range(2):
+        assert found.values[unit].item() == pytest.approx(
+            -math.log1p(-min(error(it, [unit]), 0.999)), rel=1e-9
+        )
+
+
+@pytest.mark.parametrize("name", sorted(set(NETS) - {"functional"}))
+def test_every_net_is_scored(name: str) -> None:
+    model, inputs = NETS[name]()
+    if isinstance(inputs, dict):
+        inputs = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
+    graph, before = sl.trace(model, inputs), state(model)
+    read = [group.name for group in graph if any(site.weight for site in group.sites)]
+    scores = sl.attribute(model, graph, [(inputs, None)], sl.OptimalBrainSurgeon(), groups=read)
+    for group in read:
+        assert scores.values[group].isfinite().all()
+        assert scores.curves[group].isfinite().all()
+        assert scores.curves[group][-1, 0] == graph[group].size
+    assert state(model) == before
+
+
+def test_what_is_no_product_of_rows_and_a_matrix_asks_for_another_criterion() -> None:
+    model, inputs = NETS["functional"]()
+    with pytest.raises(sl.PlanError, match=r":einsum#0 multiplies in a way .* use another criterion"):
+        attributed(model, inputs)

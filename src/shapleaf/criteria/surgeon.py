@@ -85,7 +85,7 @@ class _Refit:
     """A consumer as its inputs go: the inverse of their moments, and its refitted weights."""
 
     def __init__(self, consumer: Consumer, size: int, ridge: float) -> None:
-        self.units = consumer.units
+        self.units = consumer.units.to("cpu")
         self.weight = consumer.weight * consumer.felt.sqrt()
         self.whole = float((consumer.gram @ self.weight * self.weight).sum()) / 2
         self.error = 0.0
@@ -93,22 +93,26 @@ class _Refit:
         self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(penalised))
 
     def costs(self, alive: Tensor) -> Tensor:
-        """The rise of -log(1 - error) when each of the units goes."""
-        index = self._features(alive)
-        if index is None or not self.whole:
-            return torch.zeros(len(alive), dtype=torch.float64)
-        weight = self.weight[index]
-        block = self.inverse[index[:, :, None], index[:, None, :]]
-        rise = (torch.linalg.solve(block, weight) * weight).sum((1, 2)) / 2
-        left = 1 - self.error
-        return -torch.log1p(-(rise / self.whole / left).clamp(max=1 - _LEAST)).to("cpu")
+        """The rise of -log(1 - error) when each of the units goes; none for units that it does not read."""
+        rise = torch.zeros(len(alive), dtype=torch.float64)
+        order = torch.argsort(self.units, stable=True)
+        known, counts = self.units[order].unique_consecutive(return_counts=True)
+        starts = counts.cumsum(0) - counts
+        for length in counts[known >= 0].unique().tolist() if self.whole else []:
+            alike = ((counts == length) & (known >= 0)).nonzero()[:, 0]
+            index = order[starts[alike][:, None] + torch.arange(length)].to(self.weight.device)
+            weight = self.weight[index]
+            block = self.inverse[index[:, :, None], index[:, None, :]]
+            lost = (torch.linalg.solve(block, weight) * weight).sum((1, 2)) / 2
+            rise[torch.searchsorted(alive, known[alike])] = lost.to("cpu")
+        return -torch.log1p(-(rise / (self.whole or 1.0) / (1 - self.error)).clamp(max=1 - _LEAST))
 
     def remove(self, units: Tensor) -> None:
         """Take the units' features away and refit the others."""
-        index = self._features(units)
-        if index is None:
+        going = torch.isin(self.units, units)
+        gone = going.nonzero()[:, 0].to(self.weight.device)
+        if not len(gone):
             return
-        gone = index.flatten()
         block, before = self.inverse[gone][:, gone], self.weight[gone]
         solved = torch.linalg.solve(block, before)
         if self.whole:
@@ -116,26 +120,14 @@ class _Refit:
         across = self.inverse[:, gone]
         self.weight = self.weight - across @ solved
         self.inverse = self.inverse - across @ torch.linalg.solve(block, across.T)
-        stay = torch.ones(len(self.units), dtype=torch.bool, device=gone.device)
-        stay[gone] = False
-        self.weight, self.units = self.weight[stay], self.units[stay.to(self.units.device)]
+        stay = (~going).to(gone.device)
+        self.weight, self.units = self.weight[stay], self.units[~going]
         self.inverse = self.inverse[stay][:, stay]
 
     @property
     def lost(self) -> float:
         """-log(1 - error)."""
         return -math.log1p(-self.error)
-
-    def _features(self, units: Tensor) -> Tensor | None:
-        """The features of each unit, ``(units, features)``; None where the consumer reads none of them."""
-        order = torch.argsort(self.units, stable=True)
-        known, counts = self.units[order].unique_consecutive(return_counts=True)
-        if not len(known) or not bool((known >= 0).any()):
-            return None
-        starts = counts.cumsum(0) - counts
-        at = torch.searchsorted(known, units)
-        length = int(counts[known >= 0].max())
-        return order[(starts[at][:, None] + torch.arange(length)).clamp(max=len(order) - 1)]
 
 
 _LEAST = 1e-3
