@@ -237,7 +237,7 @@ def markdown(found: dict[str, Any]) -> str:
             f"Accuracy in % on {found['test_images']:,} test images that calibration did not see, median "
             f"over the draws of {IMAGES} calibration images (their number in brackets), by the share of "
             "the MACs removed. Torch-Pruning: the same share of every layer, BatchNorms recalibrated on the "
-            "same images. "
+            "same images. Seconds: without the scores, which the budgets of a draw share. "
             "Below it, slim, balanced, with one of its parts exchanged."
         ),
         "",

@@ -40,8 +40,8 @@ class Planner:
 
     Args:
         criterion: how units are scored; ``OptimalBrainSurgeon(felt=True)`` by default.
-        strategy: how the budget is spread over the groups; ``Tradeoff()`` by default. The curves that
-            it needs are measured where the criterion has none, unless the strategy is ``Global()`` or ``Uniform()``.
+        strategy: how the budget is spread over the groups; ``Tradeoff()`` by default. The curves that it
+            needs are measured where the criterion has none, unless it is ``Global()`` or ``Uniform()``.
         loss: ``f(output, target)``, one value per example.
         groups: shell patterns of the groups to prune; all by default.
         min_keep, multiple_of: as for :func:`shapleaf.allocate`.
