@@ -80,8 +80,8 @@ class _Watcher(Calls):
             layer = reading(key, args, kwargs)
             if layer is None:
                 raise PlanError(
-                    f"{key} multiplies in a way that shapleaf does not refit; leave its units, or use another "
-                    "criterion."
+                    f"{key} multiplies in a way that shapleaf does not refit; leave its units, or use "
+                    "another criterion."
                 )
             # Later calls may write into what this one was given or returns.
             layer = replace(layer, input=layer.input.clone())

@@ -38,6 +38,9 @@ class Elimination(NamedTuple):
     Attributes:
         values: ``(units,)``, what each cost when it went; never less than what went before it.
         curve: rows (units removed, cost so far, 0), from none to all.
+
+    >>> Elimination(torch.tensor([0.1, 2.0]), torch.tensor([[0, 0, 0], [1, 0.1, 0], [2, 2.1, 0]])).values.argmin()
+    tensor(0)
     """
 
     values: Tensor
@@ -54,6 +57,10 @@ class Consumer:
         weight: ``(features, outputs)``.
         units: the unit that each feature belongs to, -1 where it belongs to none of the group.
         felt: how much the loss feels of an error of each output, ``(outputs,)``; ones without labels.
+
+    >>> one = Consumer(torch.eye(3), torch.ones(3, 2), torch.tensor([0, 1, -1]), torch.ones(2))
+    >>> float((one.gram @ one.weight * one.weight).sum())  # its output's variance
+    6.0
     """
 
     gram: Tensor
