@@ -39,8 +39,8 @@ class Elimination(NamedTuple):
         values: ``(units,)``, what each cost when it went; never less than what went before it.
         curve: rows (units removed, cost so far, 0), from none to all.
 
-    >>> Elimination(torch.tensor([2.0, 1.0]), torch.tensor([[0.0, 0, 0], [1, 1, 0], [2, 3, 0]])).curve[-1, 1]
-    tensor(3.)
+    >>> Elimination(torch.tensor([0.1, 2.0]), torch.tensor([[0, 0, 0], [1, 0.1, 0], [2, 2.1, 0]])).values.argmin()
+    tensor(0)
     """
 
     values: Tensor
@@ -58,9 +58,9 @@ class Consumer:
         units: the unit that each feature belongs to, -1 where it belongs to none of the group.
         felt: how much the loss feels of an error of each output, ``(outputs,)``; ones without labels.
 
-    >>> consumer = Consumer(torch.eye(4), torch.ones(4, 2), torch.arange(4), torch.ones(2))
-    >>> consumer.units.tolist()
-    [0, 1, 2, 3]
+    >>> one = Consumer(torch.eye(3), torch.ones(3, 2), torch.tensor([0, 1, -1]), torch.ones(2))
+    >>> float((one.gram @ one.weight * one.weight).sum())  # its output's variance
+    6.0
     """
 
     gram: Tensor

@@ -100,7 +100,7 @@ class Distill:
                 if not bool(distance.isfinite()):
                     raise PlanError(
                         f"distillation diverged at step {number} of {self.steps}: the distance is "
-                        f"{float(distance)}. Lower lr={self.lr}."
+                        f"{float(distance.detach())}. Lower lr={self.lr}."
                     )
                 optimizer.zero_grad()
                 distance.backward()
