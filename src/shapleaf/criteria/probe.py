@@ -39,7 +39,8 @@ class Elimination(NamedTuple):
         values: ``(units,)``, what each cost when it went; never less than what went before it.
         curve: rows (units removed, cost so far, 0), from none to all.
 
-    >>> Elimination(torch.tensor([0.1, 2.0]), torch.tensor([[0, 0, 0], [1, 0.1, 0], [2, 2.1, 0]])).values.argmin()
+    >>> curve = torch.tensor([[0, 0, 0], [1, 0.1, 0], [2, 2.1, 0]])
+    >>> Elimination(torch.tensor([0.1, 2.0]), curve).values.argmin()
     tensor(0)
     """
 
