@@ -231,3 +231,24 @@ def test_outputs_beyond_the_sequences_are_refused() -> None:
     part: Any = SimpleNamespace(name="g")
     with pytest.raises(CriterionError, match="30,000 random numbers per example; .* up to 21,201"):
         expected_loss(mean, reader, part, 32)
+
+
+@pytest.mark.parametrize("estimator", [sl.OwenMoments(), sl.DASP()], ids=["OwenMoments", "DASP"])
+def test_one_number_for_each_example(estimator: Any) -> None:
+    """A regression: outputs of shape (examples,); squared errors of a linear readout, so both are exact."""
+
+    def run(self: Any, x: Tensor) -> Tensor:
+        return self.b(F.relu(self.a(x))).squeeze(1)
+
+    model = settle(Apply(run, a=nn.Linear(3, 5), b=nn.Linear(5, 1)))
+    data = (X, Y.double())
+    graph = sl.trace(model, X)
+    exact, found = (
+        sl.attribute(model, graph, data, sl.Shapley(by), loss=squared, aggregate=None).values["a"]
+        for by in (sl.Exact(), estimator)
+    )
+    assert (found - exact).abs().max() < 1e-10
+
+
+def squared(output: Tensor, target: Tensor) -> Tensor:
+    return (output - target) ** 2

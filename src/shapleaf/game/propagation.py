@@ -256,13 +256,14 @@ def expected_loss(output: Any, reader: Propagation, part: Suffix, samples: int) 
 def _root(spread: Spread) -> Tensor:
     """A square root of the covariance ``(rows, outputs, outputs)``, or deviations ``(rows, outputs)``."""
     small = 1e-12 if precise(spread.variance).dtype == torch.float64 else 1e-6
-    if spread.covariance is not None and spread.mean.shape[1] <= FULL:
+    wide = spread.mean.ndim > 1  # else a number for each example
+    if spread.covariance is not None and wide and spread.mean.shape[1] <= FULL:
         covariance = precise(spread.covariance())
         size = covariance.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
         eye = torch.eye(covariance.shape[1], dtype=covariance.dtype, device=covariance.device)
         root: Tensor = torch.linalg.cholesky(covariance + (small + small * size.detach()) * eye)
         return root * (size.detach() > 0)
-    variance = precise(spread.variance).flatten(1)
+    variance = precise(spread.variance).reshape(len(spread.variance), -1)
     return torch.where(variance > small, torch.where(variance > small, variance, 1).sqrt(), 0)
 
 
