@@ -43,6 +43,8 @@ SHAPLEY: dict[str, Criterion] = {
     "Shapley, paper's sampler": sl.Shapley(sl.Permutation(5, antithetic=False, shared=True)),
     "Shapley, orders per example": sl.Shapley(sl.Permutation(4)),
     "Shapley, least squares": sl.Shapley(sl.Regression(5)),
+    "Shapley, moments": sl.Shapley(sl.OwenMoments()),
+    "Shapley, DASP": sl.Shapley(sl.DASP()),
     "Shapley, corrected": sl.Shapley(sl.Corrected()),
     "Shapley, adaptive": sl.Shapley(sl.Adaptive()),
 }
