@@ -95,6 +95,7 @@ SMALL_VIT = (
 ).split()
 
 
+@pytest.mark.filterwarnings("ignore:compensation made the")  # two epochs teach it nothing
 def test_vit_at_toy_size(
     script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -140,6 +140,7 @@ def test_the_model_is_left_as_it_was(name: str) -> None:
     assert {id(p) for p in masked.parameters()} == {id(p) for p in model.parameters()}
 
 
+@pytest.mark.filterwarnings("ignore:compensation made the")  # nothing is trained here
 def test_attribution_and_pruning_leave_it_as_it_was_too() -> None:
     model = settle(
         nn.Sequential(

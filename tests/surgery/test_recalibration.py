@@ -43,18 +43,22 @@ def test_statistics_that_pruning_does_not_touch_stay() -> None:
     assert not torch.allclose(pruned[7].running_mean, model[7].running_mean)
 
 
-def test_means_move_by_the_difference_and_variances_scale_by_the_ratio() -> None:
+def test_every_channel_leaves_with_the_mean_and_the_variance_that_it_had() -> None:
     model = network()
     pruned = recalibrated(model, {"0": [0, 1, 4]}).model
     plain = sl.prune(model, sl.plan(sl.trace(model, MAPS[:2]), {"0": [0, 1, 4]})).model
     with torch.no_grad():
         before, now = moments(model[:4](MAPS)), moments(plain[:4](MAPS))
-        assert torch.allclose(pruned[4].running_mean, model[4].running_mean + now[0] - before[0])
-        assert torch.allclose(pruned[4].running_var, model[4].running_var * now[1] / before[1])
+        ratio = now[1] / before[1]
+        moved = now[0] - (before[0] - model[4].running_mean) * ratio.sqrt()
+        assert torch.allclose(pruned[4].running_mean, moved)
+        assert torch.allclose(pruned[4].running_var, model[4].running_var * ratio)
         # The next norm reads what this one, recalibrated, lets through.
-        before, now = moments(model[:7](MAPS)), moments(pruned[:7](MAPS))
-        assert torch.allclose(pruned[7].running_mean, model[7].running_mean + now[0] - before[0])
-        assert torch.allclose(pruned[7].running_var, model[7].running_var * now[1] / before[1])
+        for depth in (5, 8):
+            for expected, found in zip(
+                moments(model[:depth](MAPS)), moments(pruned[:depth](MAPS)), strict=True
+            ):
+                assert torch.allclose(found, expected, atol=1e-3)
     assert pruned[4].running_mean.dtype == torch.float64
 
 
