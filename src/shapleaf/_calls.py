@@ -30,6 +30,15 @@ def function_of(key: str) -> str:
     return key.rpartition(":")[2].partition("#")[0]
 
 
+def channel_axis(key: str) -> int:
+    """The axis along which the channels of what a linear call returns lie.
+
+    >>> channel_axis("conv1:conv2d#0"), channel_axis("fc:linear#0")
+    (1, -1)
+    """
+    return 1 if function_of(key).startswith("conv") else -1
+
+
 def repeats(key: str) -> bool:
     """Whether calls of this name are the steps of one recurrence.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _context
-from ._calls import Calls
+from ._calls import Calls, channel_axis
 from .criteria import Consumer
 from .data import Batch
 from .errors import CriterionError
@@ -166,8 +166,7 @@ def feeling(
         grads = _context.gradients(losses, [*taps.found.values()], instead=instead)
         for call, gradient in zip(taps.found, grads, strict=True):
             if gradient is not None:
-                axis = 1 if ":conv" in call else -1
-                flat = gradient.movedim(axis, -1).flatten(0, -2).double()
+                flat = gradient.movedim(channel_axis(call), -1).flatten(0, -2).double()
                 sums[call] = sums.get(call, 0) + flat.square().sum(0)
                 rows[call] = rows.get(call, 0) + len(flat)
     return {call: total / rows[call] for call, total in sums.items()}

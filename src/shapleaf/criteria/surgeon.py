@@ -58,7 +58,7 @@ class OptimalBrainSurgeon:
         Raises:
             CriterionError: no layer with weights reads the group.
         """
-        consumers = [_Refit(consumer, probe.group.size, self.ridge) for consumer in probe.consumers]
+        consumers = [_Refit(consumer, self.ridge) for consumer in probe.consumers]
         if not consumers:
             raise CriterionError(
                 f"group {probe.group.name} is read by no layer with weights, so nothing can be refitted; "
@@ -84,7 +84,7 @@ class OptimalBrainSurgeon:
 class _Refit:
     """A consumer as its inputs go: the inverse of their moments, and its refitted weights."""
 
-    def __init__(self, consumer: Consumer, size: int, ridge: float) -> None:
+    def __init__(self, consumer: Consumer, ridge: float) -> None:
         self.units = consumer.units.to("cpu")
         self.weight = consumer.weight * consumer.felt.sqrt()
         self.whole = float((consumer.gram @ self.weight * self.weight).sum()) / 2

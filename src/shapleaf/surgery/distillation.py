@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from .. import _context, _rng
-from .._calls import Calls
+from .._calls import Calls, channel_axis
 from .._progress import progress
 from ..cuts import slicing
-from ..data import Batch, take
+from ..data import Batch, batches, take
 from ..errors import PlanError
 from ..records import Plan
 
@@ -87,7 +87,7 @@ class Distill:
             PlanError: it has nothing to learn with, or the distance is not finite.
         """
         examples = _examples(self.data, _context.device_of(pruned))
-        match = _Match(reference, pruned, plan, examples[:2], self.blocks)
+        match = _Match(reference, pruned, plan, self.blocks)
         with (
             _learning(pruned) as parameters,
             _context.rng(self.seed),
@@ -125,8 +125,6 @@ class Distill:
 
 def _examples(data: Any, device: torch.device) -> Batch:
     """All of them in one batch."""
-    from ..data import batches
-
     found = list(batches(data, labelled=False))
     return take(found, sum(b.examples for b in found), batch_size=10**9, labelled=False, device=device)[0]
 
@@ -158,9 +156,7 @@ def _size(parameter: Tensor) -> float:
 class _Match:
     """The distance between the networks on some inputs."""
 
-    def __init__(
-        self, reference: nn.Module, pruned: nn.Module, plan: Plan, example: Batch, blocks: float
-    ) -> None:
+    def __init__(self, reference: nn.Module, pruned: nn.Module, plan: Plan, blocks: float) -> None:
         self.reference, self.pruned, self.blocks = reference, pruned, blocks
         what = slicing.cuts(plan)
         sites = {site.call: site for name in plan.pruned for site in plan.graph[name].sites if site.weight}
@@ -182,16 +178,15 @@ class _Match:
         (aim, aims), (out, found) = outs
         total = _distance(out, aim)
         parts = [
-            _distance(found[call], self._cut(call, aims[call], found[call]))
+            _distance(found[call], self._cut(call, aims[call]))
             for call in self.calls
             if call in found and call in aims and found[call].ndim == aims[call].ndim
         ]
         return total + self.blocks * torch.stack(parts).mean() if parts else total
 
-    def _cut(self, call: str, aim: Tensor, found: Tensor) -> Tensor:
+    def _cut(self, call: str, aim: Tensor) -> Tensor:
         kept = self.kept[call]
-        axis = 1 if ":conv" in call else -1
-        return aim if kept is None else aim.index_select(axis, kept.to(aim.device))
+        return aim if kept is None else aim.index_select(channel_axis(call), kept.to(aim.device))
 
 
 class _Outputs(Calls):

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .. import _context
-from .._calls import repeats
+from .._calls import channel_axis, repeats
 from ..cuts import slicing
 from ..data import batches
 from ..layers.recurrent import recur
@@ -129,7 +129,7 @@ def _fold(model: nn.Module, plan: Plan, meter: _Shift) -> Changes:
         weight = weights[call]
         if weight is None:
             continue
-        channel = 1 if ":conv" in call else shift.ndim - 1
+        channel = channel_axis(call) % shift.ndim
         mine = shift.mean([axis for axis in range(shift.ndim) if axis != channel])
         bias = meter.biases[call]
         whole = bias if bias is None or id(bias) in names else bias._base

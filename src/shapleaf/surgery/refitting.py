@@ -128,13 +128,12 @@ class _Refit:
         self, pruned: nn.Module, reference: nn.Module, plan: Plan, weight: str, calls: Sequence[str]
     ) -> None:
         self.pruned, self.reference, self.weight, self.calls = pruned, reference, weight, calls
-        self.parameter = dict(pruned.named_parameters())[weight]
         self.what = slicing.cuts(plan)
         dims = {site.call: site.dim for group in plan.graph for site in group.sites if site.call in calls}
         self.axis = 1 - dims[calls[0]]
         norms = {call: name for call, name in plan.graph.norms if call in calls}
-        self.norms = [name for name in norms.values() if _running(pruned, name) is not None]
-        self.norm_of = norms if len(self.norms) == len(calls) else {}
+        running = [name for name in norms.values() if _running(pruned, name) is not None]
+        self.norm_of = norms if len(running) == len(calls) else {}
         self.home = self._home()
 
     def _home(self) -> str:
