@@ -23,6 +23,7 @@ ROWS = """
     _table _store _context _rng _calls _progress _ranks _ridge _grids
     records
     data
+    shifts
     cuts
     tracing
     programs

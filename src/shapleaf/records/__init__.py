@@ -3,6 +3,7 @@
 from .faithfulness import Correlation, Faithfulness
 from .graph import Axis, Blocked, Graph, Group, Op, Site, Size, Slice, TensorInfo
 from .latency import LatencyTable, TimedCall
+from .outcomes import Observed, Outcomes, Subject
 from .plan import Cost, Plan
 from .receipt import Edit, Effect, Receipt
 from .report import Measurement, Report
@@ -20,7 +21,9 @@ __all__ = [
     "Group",
     "LatencyTable",
     "Measurement",
+    "Observed",
     "Op",
+    "Outcomes",
     "Plan",
     "Receipt",
     "Report",
@@ -28,6 +31,7 @@ __all__ = [
     "Site",
     "Size",
     "Slice",
+    "Subject",
     "TensorInfo",
     "TimedCall",
 ]
