@@ -22,8 +22,9 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
     "MissingExtraError",
-    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable",
+    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes",
     "data": "batches take",
+    "shifts": "Distribution",
     "tracing": "trace",
     "programs": "program",
     "costs": "cost",
@@ -41,7 +42,7 @@ _PUBLIC = {
     "refining": "refine",
     "schedules": "OneShot Linear Cubic Geometric Schedule",
     "training": "Pruner Planner",
-    "evaluation": "evaluate faithfulness",
+    "evaluation": "evaluate faithfulness Candidate",
     "profiling": "profile relative_time",
     "exporting": "export",
     "slimming": "slim",

@@ -1,5 +1,6 @@
 """What was gained and lost, and whether scores foretold it: metrics, ``evaluate``, ``faithfulness``."""
 
+from .candidates import Candidate
 from .evaluate import evaluate
 from .latency import Latency
 from .metrics import Accuracy, Agreement, ExampleMetric, Interval, Loss, Macs, ModelMetric, Params
@@ -8,6 +9,7 @@ from .sensitivity_n import faithfulness
 __all__ = [
     "Accuracy",
     "Agreement",
+    "Candidate",
     "ExampleMetric",
     "Interval",
     "Latency",

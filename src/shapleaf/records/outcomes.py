@@ -69,6 +69,16 @@ class Outcomes(Record):
 
     Raises:
         DataError: two subjects or distributions of one name, or tensors that do not fit them.
+
+    >>> import torch
+    >>> labels = torch.tensor([0, 1])
+    >>> sure = torch.ones(1, 2)
+    >>> seen = Observed(distribution="clean", labels=labels, predicted=labels[None], confidence=sure)
+    >>> print(Outcomes(subjects=(Subject(name="dense"),), observed=(seen,)))
+    Outcomes of 1 model
+    distribution  family  nominal  examples
+    ────────────  ──────  ───────  ────────
+    clean                 no              2
     """
 
     subjects: tuple[Subject, ...]
