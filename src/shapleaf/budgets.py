@@ -166,9 +166,9 @@ class Latency(Budget):
         left = {group.name: group.size for group in whole} | self._left()
         for group in graph:
             if group.size != left.get(group.name):
-                expected = left.get(group.name, "no")
+                due = left.get(group.name, "no")
                 raise StaleGraphError(
-                    f"{self} is for a model with {expected} units in group {group.name}; the one received has "
+                    f"{self} is for a model with {due} units in group {group.name}; the one received has "
                     f"{group.size}. Give it every plan that led there: budget.after(plan)."
                 )
 
