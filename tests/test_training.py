@@ -407,6 +407,21 @@ def test_a_budget_out_of_reach_is_refused_at_the_start() -> None:
         Run("SGD", planner=replace(PLANNER, groups=["c"]))
 
 
+def test_a_generator_is_refused_before_any_work() -> None:
+    once = iter([DATA])
+    with pytest.raises(sl.DataError, match="a list_iterator can be only once"):
+        sl.Pruner(network(), None, once, sl.Macs(keep=0.4), sl.OneShot())
+    with pytest.raises(sl.DataError, match="a list_iterator can be only once"):
+        PLANNER(network(), once, sl.Macs(keep=0.4))
+    run = Run()
+    run.pruner.calibration = once
+    before = state(run.model, run.optimizer)
+    with pytest.raises(sl.DataError, match="a list_iterator can be only once"):
+        run.pruner.step()
+    assert state(run.model, run.optimizer) == before
+    assert next(once) is DATA
+
+
 def test_models_in_wrappers_are_refused() -> None:
     options: Any = (None, DATA, sl.Macs(keep=0.4), sl.OneShot())
     with pytest.raises(sl.PlanError, match=r"DataParallel keeps the shapes .* Pass model.module"):

@@ -183,11 +183,11 @@ class _Tally:
 
 
 def _play(task: _Task, tally: _Tally) -> None:
+    data = list(task.batches())
     removal = getattr(task.criterion, "removal", Zero())
-    fill = removal.fill(task.model, Gates(task.groups), task.data)
+    fill = removal.fill(task.model, Gates(task.groups), data)
 
     memory = getattr(task.criterion, "memory", MEMORY)
-    data = list(task.batches())
     tally.samples = sum(batch.examples for batch in data)
     ids = tuple(example for batch in data for example in batch.ids)
 

@@ -20,7 +20,7 @@ from .budgets import Budget, Units
 from .costs import cost
 from .criteria import Criterion, OptimalBrainSurgeon
 from .cuts import attributes, slicing
-from .data import batches
+from .data import batches, repeatable
 from .errors import BudgetError, DataError, PlanError
 from .records import Cost, Graph, Group, Plan, Receipt, Scores
 from .scanning import curved
@@ -344,7 +344,7 @@ def _made(compensate: Making, data: Any) -> Compensation | Sequence[Compensation
 
 
 def _traced(model: nn.Module, data: Any) -> Graph:
-    example = next(iter(batches(data, limit=2, labelled=False)))
+    example = next(iter(batches(repeatable(data), limit=2, labelled=False)))
     return trace(model, _context.on_device(example.inputs, model))
 
 

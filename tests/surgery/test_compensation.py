@@ -102,6 +102,19 @@ def test_without_data_there_are_notes_alone() -> None:
     assert "on the calibration data" not in str(receipt)
 
 
+@pytest.mark.parametrize("kind", [sl.FoldMean, sl.LeastSquares, sl.RecalibrateBatchNorm, sl.Distill, None])
+def test_a_generator_is_refused_before_any_work(kind: Any) -> None:
+    model, once, log = mlp(), iter([(VECTORS, LABELS)]), []
+    last = Measured(1.0, log, data=once) if kind is None else kind(once)
+    before = state(model)
+    for call in (sl.prune, sl.prune_):
+        with pytest.raises(sl.DataError, match="a list_iterator can be only once"):
+            call(model, planned(model), compensate=[Adds(1.0, log), last])
+    assert state(model) == before
+    assert log == []
+    assert len(list(once)) == 1
+
+
 def test_a_compensation_that_harms_is_warned_of() -> None:
     model = mlp()
     with pytest.warns(

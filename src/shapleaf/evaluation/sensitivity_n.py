@@ -88,8 +88,8 @@ def faithfulness(  # noqa: PLR0913 - which scores, on what, how
     rows: list[Correlation] = []
     removal = removal or Zero()
     with _context.inference(model), progress("faithfulness", len(groups)) as step:
-        fill = removal.fill(model, Gates(groups), data)
         examples = list(batches(data, device=_context.device_of(model)))
+        fill = removal.fill(model, Gates(groups), examples)
         for group in groups:
             game = LayerGame(model, group, examples, loss, fill)
             values = {name: _per_example(one, group, game) for name, one in named.items()}
