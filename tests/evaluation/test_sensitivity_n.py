@@ -209,7 +209,7 @@ def test_it_is_saved_and_printed(case, tmp_path) -> None:
     assert sl.Faithfulness.load(tmp_path / "found") == found
     lines = str(found).splitlines()
     assert len([line for line in lines if "3 to 7" in line]) == 2
-    assert "subsets=20, examples=20, loss=cross_entropy, removal=Zero, seed=0" in lines[-1]
+    assert "subsets=20, examples=20, removal=Zero, loss=cross_entropy, seed=0" in lines[-1]
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [13], [-1], [0.0], [1.5], [float("nan")], [2, 0]])
