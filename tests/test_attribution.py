@@ -127,6 +127,16 @@ def test_any_data_will_do(data: Any) -> None:
     torch.testing.assert_close(per_example(sl.Taylor(), data), per_example(sl.Taylor()), **CLOSE)
 
 
+@pytest.mark.parametrize(
+    "criterion",
+    [sl.Taylor(), sl.LeaveOneOut(removal=sl.CalibrationMean()), sl.OptimalBrainSurgeon(felt=True)],
+    ids=repr,
+)
+def test_one_pass_of_the_data_is_enough(criterion: sl.Criterion) -> None:
+    once, again = (attribute(criterion, data, aggregate=sl.Mean()) for data in (iter([(X, Y)]), [(X, Y)]))
+    assert once == again
+
+
 # Standard errors
 
 

@@ -102,6 +102,78 @@ def test_a_correction_scales_what_is_predicted_of_pruned_models(table: sl.Latenc
         budget.corrected(plan, 0)
 
 
+# after: the budget for what a plan has left
+
+
+def two() -> nn.Module:
+    """Two groups, of 8 and 6 units."""
+    return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
+
+
+def test_after_a_plan_the_whole_tables_times_are_those_of_the_units_left() -> None:
+    """0.1 a + 0.01 a b milliseconds: 1.28 whole, 0.4 + 0.24 after half of a is gone."""
+    model, inputs = two(), torch.zeros(2, 3)
+    graph = sl.trace(model, inputs)
+    table = made_up(graph, {"0:linear#0": lambda a: 0.1 * a, "2:linear#0": lambda a, b: 0.01 * a * b})
+    budget = sl.Latency(keep=0.5, table=table)
+    first = sl.plan(graph, {"0": [0, 2, 4, 6]})
+    later = budget.after(first)
+    left = sl.trace(sl.prune(model, first).model, inputs)
+    later.check(left)
+    assert (budget.measure(FULL), budget.limit(FULL)) == (1280, 640)
+    assert (later.measure(FULL), later.limit(FULL)) == (pytest.approx(640, abs=2), pytest.approx(320, abs=1))
+    assert later.measure(FULL, {"2": 3}) == pytest.approx(520, abs=2)
+    assert later.measure(FULL, {"0": 2}) == budget.measure(FULL, {"0": 2}) == pytest.approx(320, abs=2)
+    second = sl.plan(left, {"0": [1, 3], "2": [0, 1, 2]})
+    whole = first.compose(second)
+    assert later.after(second).measure(FULL) == budget.measure(FULL, {"0": 2, "2": 3})
+    assert later.after(second).pruned == budget.after(whole).pruned
+    assert sl.Latency(keep=640, table=table).after(first).limit(FULL) == 640
+
+
+def test_a_group_of_which_one_unit_is_left_keeps_it_though_no_graph_names_it() -> None:
+    model, inputs = two(), torch.zeros(2, 3)
+    graph = sl.trace(model, inputs)
+    table = made_up(graph, {"0:linear#0": lambda a: 0.1 * a, "2:linear#0": lambda a, b: 0.01 * a * b})
+    first = sl.plan(graph, {"0": [5]})
+    left = sl.trace(sl.prune(model, first).model, inputs)
+    assert [group.name for group in left] == ["2"]
+    later = sl.Latency(keep=0.5, table=table).after(first)
+    later.check(left)
+    assert later.measure(FULL) == pytest.approx(160, abs=2)
+    assert later.after(sl.plan(left, {"2": [0]})).measure(FULL) == pytest.approx(110, abs=2)
+
+
+def test_after_a_plan_other_models_are_refused(table: sl.LatencyTable) -> None:
+    budget = sl.Latency(keep=0.5, table=table)
+    later = budget.after(sl.plan(table.graph, {"0": range(4)}))
+    with pytest.raises(sl.StaleGraphError, match="with 4 units in group 0; the one received has 8. Give it"):
+        later.check(table.graph)
+    narrow = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    other = sl.trace(narrow, torch.zeros(1, 3))
+    with pytest.raises(sl.StaleGraphError, match="with no units in group 2; the one received has 6"):
+        later.check(other)
+    with pytest.raises(sl.StaleGraphError, match="latency table belongs to another model"):
+        budget.after(sl.plan(sl.trace(two(), torch.zeros(1, 3)), {}))
+
+
+def test_a_correction_goes_on_after_a_plan(table: sl.LatencyTable) -> None:
+    """Half was said to take 0.4 of 0.8 ms and took 0.5: all that is pruned takes a quarter more."""
+    half = sl.plan(table.graph, {"0": range(4)})
+    later = sl.Latency(keep=0.5, table=table).after(half)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    whole = sl.plan(sl.trace(model, torch.zeros(1, 3)), {})
+    again = later.corrected(whole, 0.5 / 0.8)
+    assert again.measure(FULL) == pytest.approx(500, abs=1)
+    assert again.measure(FULL, {"0": 2}) == pytest.approx(250, abs=1)
+
+
+def test_the_other_budgets_are_the_same_after_any_plan(table: sl.LatencyTable) -> None:
+    plan = sl.plan(table.graph, {"0": range(4)})
+    for kind in (sl.Units, sl.Params, sl.Macs):
+        assert kind(keep=0.5).after(plan) == kind(keep=0.5)
+
+
 def test_the_other_budgets_take_any_graph(table: sl.LatencyTable) -> None:
     for kind in (sl.Units, sl.Params, sl.Macs):
         kind(keep=0.5).check(table.graph)

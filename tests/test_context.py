@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+import shapleaf
 from shapleaf import _context
 from shapleaf.errors import BudgetError, CriterionError, DataError
 from shapleaf.testing import untouched
@@ -17,6 +18,21 @@ class Answer(nn.Module):
 
     def forward(self, *args: object, **kwargs: object) -> object:
         return args, kwargs
+
+
+# Settings
+
+
+def test_losses_are_named_and_versions_are_plain_strings() -> None:
+    class Weighted:
+        def __repr__(self) -> str:
+            return "Weighted(2)"
+
+    versions = {"shapleaf": shapleaf.__version__, "torch": str(torch.__version__)}
+    assert _context.versions() == versions
+    assert {type(version) for version in _context.versions().values()} == {str}  # torch's own is none
+    for loss, name in ((None, "none"), (nn.functional.mse_loss, "mse_loss"), (Weighted(), "Weighted(2)")):
+        assert _context.made_with(loss, 3) == {"loss": name, "seed": "3", **versions}
 
 
 # Calling

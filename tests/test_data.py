@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from shapleaf.data import Batch, Batches, batches, shard, take
+from shapleaf.data import Batch, Batches, batches, repeatable, shard, take
 from shapleaf.errors import DataError
 
 X = torch.arange(20.0).view(10, 2)
@@ -270,6 +270,28 @@ def test_take_checks_its_numbers_and_batches():
 
     with pytest.raises(DataError, match="the examples cannot be put in one batch"):
         take(Ragged(), 2)
+
+
+# more than once
+
+
+@pytest.mark.parametrize(
+    "data",
+    [(X, Y), [(X, Y)], {"x": X, "y": Y}, DataLoader(TensorDataset(X, Y), batch_size=3), take((X, Y), 5)],
+)
+def test_what_can_be_gone_through_again_is_left_as_it_is(data):
+    random = torch.get_rng_state()
+    assert repeatable(data) is data
+    assert torch.equal(torch.get_rng_state(), random)  # as iter(loader) would not leave it
+
+
+@pytest.mark.parametrize("once", [iter([(X, Y)]), ((X, Y) for _ in range(2)), map(list, [(X, Y)])])
+def test_what_one_pass_uses_up_is_refused_and_not_touched(once):
+    with pytest.raises(
+        DataError, match=f"a {type(once).__name__} can be only once. Pass a list, a DataLoader"
+    ):
+        repeatable(once)
+    assert len(list(batches(once))) > 0
 
 
 # several processes

@@ -78,6 +78,14 @@ def test_the_plan_can_be_carried_out(name: str) -> None:
     assert sl.prune(model, refined).receipt.error is not None
 
 
+def test_a_generator_is_refused_before_any_work() -> None:
+    model, once = chain(), iter([(X, Y)])
+    plan = sl.plan(sl.trace(model, X[:2]), {"2": range(3)})
+    with pytest.raises(sl.DataError, match="a list_iterator can be only once"):
+        sl.refine(model, plan, once)
+    assert len(list(once)) == 1
+
+
 def test_an_unknown_end() -> None:
     model = chain()
     plan = sl.plan(sl.trace(model, X[:2]), {"2": range(3)})

@@ -60,6 +60,13 @@ def test_mean_removal_is_the_default(case) -> None:
     assert not torch.allclose(default, sl.scan(model, scores, data, removal=sl.Zero()).curves["0"])
 
 
+def test_one_pass_of_the_data_is_enough(case) -> None:
+    model, scores, data = case
+    assert torch.equal(
+        sl.scan(model, scores, iter(data)).curves["0"], sl.scan(model, scores, data).curves["0"]
+    )
+
+
 def test_scores_are_kept_and_saved_with_their_curves(case, tmp_path) -> None:
     model, scores, data = case
     scanned = sl.scan(model, scores, data)

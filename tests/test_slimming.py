@@ -87,6 +87,24 @@ def test_efforts(task) -> None:
     assert own.compensation == "FoldMean()"
 
 
+def test_a_generator_is_refused_before_any_work(task) -> None:
+    model, calibration, _ = task
+    once = (batch for batch in [calibration])
+    with pytest.raises(sl.DataError, match="a generator can be only once. Pass a list"):
+        sl.slim(model, once, sl.Params(keep=0.5))
+    assert next(once) is calibration
+
+
+def test_the_test_data_may_be_a_generator(task) -> None:
+    model, calibration, test = task
+    options = {"criterion": sl.WeightNorm(), "strategy": sl.Uniform(), "effort": "fast"}
+    reports = [
+        sl.slim(model, calibration, sl.Params(keep=0.5), test=data, **options).report
+        for data in (test, iter([test]))
+    ]
+    assert reports[0]["accuracy"] == reports[1]["accuracy"]
+
+
 def test_an_unknown_effort_names_those_there_are(task) -> None:
     model, calibration, _ = task
     with pytest.raises(sl.PlanError, match="effort='most': expected 'fast', 'balanced', 'best'"):

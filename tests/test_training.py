@@ -6,7 +6,7 @@ import copy
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from torch.nn.parallel import DataParallel
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 import shapleaf as sl
+from timings import made_up
 from zoo import NETS, Apply, conv, gap, head, run, settle, state
 
 pytestmark = pytest.mark.filterwarnings("ignore:compensation made")  # of untrained networks
@@ -211,6 +212,107 @@ def test_units_that_are_the_last_of_their_group_still_count() -> None:
     assert sum(layer.out_channels for layer in layers) == 12
 
 
+# Latency: a table of the whole model, asked of what the steps before have left
+
+SPEEDS = {
+    "stem:conv2d#0": lambda stem: 0.05 * stem,
+    "a:conv2d#0": lambda a, stem: 0.01 * a * stem,
+    "c:conv2d#0": lambda c, stem: 0.02 * c * stem,
+    "head.2:linear#0": lambda c: 0.1 * c,
+}
+
+
+def timed(keep: float) -> sl.Latency:
+    return sl.Latency(keep=keep, table=made_up(sl.trace(network(), DATA[0][:2]), SPEEDS))
+
+
+def predicted(run: Run) -> float:
+    """What the model takes by the table, relative to the whole."""
+    table = run.pruner.budget.table
+    return table.predict(reduce(sl.Plan.compose, [r.plan for r in run.pruner.receipts])) / table.dense
+
+
+@pytest.mark.parametrize("compensate", [None, sl.LeastSquares])
+def test_a_latency_budget_is_met_in_steps(compensate: Any) -> None:
+    budget = timed(0.4)
+    run = Run("SGD", budget, sl.Linear(steps=3, every=4, start=1), compensate=compensate)
+    shares = []
+    for step in range(STEPS):
+        run.train([step])
+        if run.pruner.receipts and step in (1, 5, 9):
+            shares.append(predicted(run))
+    assert shares == [pytest.approx(share, abs=0.07) for share in (0.8, 0.6, 0.4)]
+    assert all(found <= share + 1e-3 for found, share in zip(shares, (0.8, 0.6, 0.4), strict=True))
+
+
+def test_in_steps_a_latency_budget_ends_at_the_time_of_one_shot() -> None:
+    """Scores by weights that do not change: what goes is the same."""
+    planner = replace(PLANNER, criterion=sl.WeightNorm(), groups=["c"])
+    options: Any = {"planner": planner, "compensate": None}
+    gradual = Run("SGD", timed(0.7), sl.Cubic(steps=3, every=1), **options)
+    once = Run("SGD", timed(0.7), sl.OneShot(), **options)
+    for one in (gradual, once):
+        while not one.pruner.finished:
+            one.pruner.step()
+    assert predicted(gradual) == predicted(once) == pytest.approx(0.7, abs=0.1)
+    assert predicted(once) <= 0.7
+    assert len(gradual.pruner.receipts) == 3
+    pairs = zip(gradual.model.parameters(), once.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_budget_of_a_step_is_for_the_model_as_it_is_by_then() -> None:
+    """A planner of the user's own asks it as any budget."""
+    seen = []
+
+    def planner(model: nn.Module, data: Any, budget: sl.Latency) -> sl.Plan:
+        graph = sl.trace(model, data[0][:2])
+        budget.check(graph)
+        seen.append((budget.keep, budget.measure(sl.cost(graph))))
+        return PLANNER(model, data, budget)
+
+    run = Run("SGD", timed(0.5), sl.Linear(steps=2, every=1), planner=planner)
+    dense = run.pruner.budget.table.dense * 1e3
+    run.pruner.step()
+    assert run.pruner.target.pruned == run.pruner.receipts[0].plan
+    middle = predicted(run)
+    run.pruner.step()
+    assert [keep for keep, _ in seen] == [int(0.75 * round(dense)), int(0.5 * round(dense))]
+    assert [time for _, time in seen] == pytest.approx([dense, middle * dense], abs=1)
+
+
+def test_a_group_down_to_one_unit_still_takes_its_time() -> None:
+    def alone(model: nn.Module, data: Any, budget: sl.Latency) -> sl.Plan:
+        if model.a.out_channels > 1:
+            return sl.plan(sl.trace(model, data[0][:2]), {"a": [0]})
+        return PLANNER(model, data, budget)
+
+    run = Run("SGD", timed(0.4), sl.Linear(steps=2, every=1), planner=alone)
+    run.pruner.step()
+    assert [group.name for group in sl.trace(run.model, DATA[0][:1])] == ["stem", "c"]
+    run.pruner.step()
+    assert predicted(run) <= 0.4
+    assert run.model.a.out_channels == 1
+
+
+def test_a_run_under_a_latency_budget_is_resumed() -> None:
+    whole = Run("SGD", timed(0.4))
+    whole.train(range(STEPS))
+    first, second = Run("SGD", timed(0.4)), Run("SGD", timed(0.4))
+    first.train(range(3))
+    second.load(first.save())
+    second.train(range(3, STEPS))
+    assert everything(second) == everything(whole)
+
+
+def test_a_latency_table_of_another_model_is_refused_at_the_start() -> None:
+    other = sl.trace(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), torch.zeros(1, 3))
+    budget = sl.Latency(keep=0.5, table=made_up(other, {"0:linear#0": lambda n: 0.1 * n}))
+    for planner in (PLANNER, lambda model, data, budget: 1 / 0):
+        with pytest.raises(sl.StaleGraphError, match="latency table belongs to another model"):
+            Run("SGD", budget, planner=planner)
+
+
 def test_times_are_kept_whatever_is_asked_and_late_ones_are_made_up_for_one_by_one() -> None:
     pruner = Run(schedule=sl.Linear(steps=3, every=10, start=5)).pruner
     assert [pruner.due(step) for step in (0, 4, 5, 5, 40, 3)] == [False, False, True, True, True, False]
@@ -303,6 +405,21 @@ def test_a_budget_out_of_reach_is_refused_at_the_start() -> None:
         Run("SGD", sl.Macs(keep=0.01))
     with pytest.raises(sl.BudgetError, match=r"Macs\(keep=0.4\) cannot be met"):
         Run("SGD", planner=replace(PLANNER, groups=["c"]))
+
+
+def test_a_generator_is_refused_before_any_work() -> None:
+    once = iter([DATA])
+    with pytest.raises(sl.DataError, match="a list_iterator can be only once"):
+        sl.Pruner(network(), None, once, sl.Macs(keep=0.4), sl.OneShot())
+    with pytest.raises(sl.DataError, match="a list_iterator can be only once"):
+        PLANNER(network(), once, sl.Macs(keep=0.4))
+    run = Run()
+    run.pruner.calibration = once
+    before = state(run.model, run.optimizer)
+    with pytest.raises(sl.DataError, match="a list_iterator can be only once"):
+        run.pruner.step()
+    assert state(run.model, run.optimizer) == before
+    assert next(once) is DATA
 
 
 def test_models_in_wrappers_are_refused() -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from . import __version__
 from .errors import CriterionError, DataError, ShapleafError
 
 Loss = Callable[[Any, Any], Tensor]
@@ -32,6 +33,21 @@ def place(filename: str, line: int) -> str:
     if filename.startswith("<eval_with_key>"):
         return linecache.getline(filename, line).partition("=")[0].strip()
     return f"{os.path.basename(filename)}:{line}"
+
+
+def made_with(loss: Loss | None, seed: int) -> dict[str, str]:
+    """Settings of a record of what was measured: the loss by its name, the seed, the versions.
+
+    >>> made_with(cross_entropy, 3)
+    {'loss': 'cross_entropy', 'seed': '3', 'shapleaf': '...', 'torch': '...'}
+    """
+    name = "none" if loss is None else getattr(loss, "__name__", repr(loss))
+    return {"loss": name, "seed": str(seed), **versions()}
+
+
+def versions() -> dict[str, str]:
+    """Of shapleaf and of PyTorch."""
+    return {"shapleaf": __version__, "torch": str(torch.__version__)}
 
 
 def forward(model: nn.Module, inputs: Any) -> Any:

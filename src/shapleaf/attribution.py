@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from . import __version__, _context
+from . import _context
 from ._progress import progress
 from .aggregation import Aggregation, MeanPlusStd, State
 from .consumers import consumers, feeling
@@ -164,10 +164,7 @@ class _Tally:
                 stderr[name] = error
         settings = {
             "aggregate": "none" if self.curves else repr(self.aggregate) if criterion.needs else "none",
-            "loss": getattr(loss, "__name__", repr(loss)) if criterion.needs else "none",
-            "seed": str(seed),
-            "shapleaf": __version__,
-            "torch": str(torch.__version__),
+            **_context.made_with(loss if criterion.needs else None, seed),
         }
         return Scores(
             graph=graph,
@@ -183,11 +180,11 @@ class _Tally:
 
 
 def _play(task: _Task, tally: _Tally) -> None:
+    data = list(task.batches())
     removal = getattr(task.criterion, "removal", Zero())
-    fill = removal.fill(task.model, Gates(task.groups), task.data)
+    fill = removal.fill(task.model, Gates(task.groups), data)
 
     memory = getattr(task.criterion, "memory", MEMORY)
-    data = list(task.batches())
     tally.samples = sum(batch.examples for batch in data)
     ids = tuple(example for batch in data for example in batch.ids)
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from .errors import BudgetError
+from .errors import BudgetError, StaleGraphError
 from .records import Cost, Graph, LatencyTable, Plan
 from .records.latency import Predictor
 
@@ -59,6 +59,10 @@ class Budget:
 
     def check(self, graph: Graph) -> None:
         """Refuse a graph that this budget cannot be measured on."""
+
+    def after(self, plan: Plan) -> Self:
+        """The same budget for the model that a plan leaves, traced anew; fractions are then of that model."""
+        return self
 
     def measure(self, cost: Cost, kept: Mapping[str, int] | None = None) -> int:
         """The part of a cost that this budget is about, when groups keep so many units (all by default)."""
@@ -121,6 +125,7 @@ class Latency(Budget):
         keep, remove: as in every budget.
         table: what :func:`shapleaf.profile` measured on the machine that the model is for.
         scale: by how much pruned models take longer than the table predicts; see :meth:`corrected`.
+        pruned: what the table's model has lost before the model that the budget is for; see :meth:`after`.
 
     Raises:
         BudgetError: as every budget, or the table is none.
@@ -140,6 +145,7 @@ class Latency(Budget):
 
     table: LatencyTable = field(repr=False, hash=False)
     scale: float = field(default=1.0, repr=False)
+    pruned: Plan | None = field(default=None, repr=False, hash=False)
     _predict: Predictor = field(init=False, repr=False, compare=False)
 
     __str__ = Budget.__str__
@@ -155,23 +161,58 @@ class Latency(Budget):
 
     def check(self, graph: Graph) -> None:
         """Refuse the graph of another model, and a table that was not finished."""
-        self.table.check(graph)
+        whole = graph if self.pruned is None else self.pruned.graph
+        self.table.check(whole)
+        left = {group.name: group.size for group in whole} | self._left()
+        for group in graph:
+            if group.size != left.get(group.name):
+                due = left.get(group.name, "no")
+                raise StaleGraphError(
+                    f"{self} is for a model with {due} units in group {group.name}; the one received has "
+                    f"{group.size}. Give it every plan that led there: budget.after(plan)."
+                )
+
+    def after(self, plan: Plan) -> Self:
+        """The same budget for the model that a plan leaves: its times are still those of the whole table.
+
+        Groups that are in its graph no more, since one unit is left of them, keep that one.
+
+        Raises:
+            StaleGraphError, DataError: the plan belongs to another model, or the table is not finished.
+
+        >>> import torch, shapleaf as sl
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> inputs = torch.randn(50, 3)
+        >>> graph = sl.trace(model, inputs)
+        >>> budget = Latency(keep=0.9, table=sl.profile(model, graph, inputs, runs=20))
+        >>> plan = sl.plan(graph, {"0": range(4)})
+        >>> left = sl.trace(sl.prune(model, plan).model, inputs)
+        >>> budget.after(plan).check(left)
+        """
+        self.check(plan.graph)
+        return replace(self, pruned=plan if self.pruned is None else self.pruned.compose(plan))
 
     def measure(self, cost: Cost, kept: Mapping[str, int] | None = None) -> int:
         """Microseconds of a batch, as predicted."""
-        time = self._predict(kept or {})
+        time = self._predict({**self._left(), **(kept or {})})
         return round(1e3 * (time if time == self.table.dense else time * self.scale))
+
+    def _left(self) -> dict[str, int]:
+        """How many units of the table's groups were left before."""
+        return {} if self.pruned is None else {name: len(units) for name, units in self.pruned.keep.items()}
 
     def corrected(self, plan: Plan, measured: float) -> Latency:
         """The same budget, where the model that a plan left took another time than the table predicts.
 
         Args:
             plan: what the table was asked about.
-            measured: its time relative to the model's own, as :func:`shapleaf.relative_time` has it.
+            measured: its time relative to the whole model's, as :func:`shapleaf.relative_time` has it.
 
         Raises:
             BudgetError: the time is not positive.
+            StaleGraphError, DataError: as :meth:`after`.
         """
         if not measured > 0:
             raise BudgetError(f"{self}: measured={measured} must be positive, a share of the model's time.")
-        return replace(self, scale=measured * self.table.dense / self.table.predict(plan))
+        predicted = self._predict(self.after(plan)._left())
+        return replace(self, scale=measured * self.table.dense / predicted)

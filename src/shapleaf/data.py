@@ -183,6 +183,23 @@ def take(
     return Batches(tuple(batches(whole, batch_size=batch_size, labelled=labelled, device=device)))
 
 
+def repeatable(data: Any) -> Any:
+    """The same data, once it is sure that they can be gone through more than once.
+
+    Raises:
+        DataError: they are an iterator, such as a generator, which the first pass uses up.
+
+    >>> repeatable([torch.zeros(5, 3)])
+    [tensor([[0., 0., 0.],...
+    """
+    if isinstance(data, Iterator):
+        raise DataError(
+            f"the data are gone through several times, but a {type(data).__name__} can be only once. Pass a "
+            "list, a DataLoader or shapleaf.data.take(data, n)."
+        )
+    return data
+
+
 def shard(stream: Iterable[Batch], rank: int, world: int) -> Iterator[Batch]:
     """Every ``world``-th batch, from the one at ``rank``: the part of one process among several.
 

@@ -12,7 +12,7 @@ from ._progress import progress
 from .allocation import plan as planned
 from .attribution import attribute
 from .criteria import Criterion, OptimalBrainSurgeon
-from .data import batches
+from .data import batches, repeatable
 from .errors import PlanError
 from .records import Plan
 from .surgery import Compensation, prune
@@ -47,6 +47,7 @@ def refine(
     Raises:
         StaleGraphError: the plan belongs to another model.
         PlanError: ``first`` is neither end.
+        DataError: the data are a generator, which one pass uses up.
 
     >>> import torch, shapleaf as sl
     >>> model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
@@ -60,7 +61,7 @@ def refine(
     if first not in ("output", "input"):
         raise PlanError(f'first={first!r}: expected "output" or "input".')
     criterion = criterion or OptimalBrainSurgeon(felt=True)
-    example = next(iter(batches(data, limit=2, labelled=False)))
+    example = next(iter(batches(repeatable(data), limit=2, labelled=False)))
     inputs = _context.on_device(example.inputs, model)
     order = [*dict.fromkeys(plan.graph.tied(name) for name in plan.pruned)]
     chosen = planned(plan.graph, {})

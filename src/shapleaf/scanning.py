@@ -70,8 +70,8 @@ def scan(
     steps = {g.name: sorted({-(-g.size * k // points) for k in range(1, points + 1)}) for g in groups}
     states: dict[str, State] = {g.name: Mean().start(len(steps[g.name])) for g in groups}
     with _context.inference(model), progress("scan", len(groups)) as step:
-        fill = (removal or CalibrationMean()).fill(model, Gates(groups), data)
         examples = list(batches(data, device=_context.device_of(model)))
+        fill = (removal or CalibrationMean()).fill(model, Gates(groups), examples)
         for group in groups:
             game = LayerGame(model, group, examples, loss, fill)
             states[group.name].update(_rises(game, group, scores.values[group.name], steps[group.name]))

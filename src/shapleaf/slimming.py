@@ -14,7 +14,7 @@ from .allocation import allocate
 from .attribution import attribute
 from .budgets import Budget
 from .criteria import Criterion, OptimalBrainSurgeon
-from .data import batches
+from .data import batches, repeatable
 from .errors import PlanError
 from .evaluation import evaluate
 from .records import Receipt, Report, Scores
@@ -83,6 +83,7 @@ def slim(  # noqa: PLR0913 - the parts of the flow
         compensate: instead of what ``effort`` says.
 
     Raises:
+        DataError: the calibration data are a generator, which one pass uses up.
         ShapleafError: as the five verbs do; nothing is lost.
 
     >>> import torch, shapleaf as sl
@@ -94,7 +95,7 @@ def slim(  # noqa: PLR0913 - the parts of the flow
     16
     """
     compensate = compensate or steps(effort, calibration)
-    example = next(iter(batches(calibration, limit=2)))
+    example = next(iter(batches(repeatable(calibration), limit=2)))
     graph = trace(model, _context.on_device(example.inputs, model))
     scores = attribute(model, graph, calibration, criterion or OptimalBrainSurgeon(felt=True))
     strategy = strategy or Tradeoff()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from .budgets import Budget, Units
 from .costs import cost
 from .criteria import Criterion, OptimalBrainSurgeon
 from .cuts import attributes, slicing
-from .data import batches
+from .data import batches, repeatable
 from .errors import BudgetError, DataError, PlanError
 from .records import Cost, Graph, Group, Plan, Receipt, Scores
 from .scanning import curved
@@ -172,7 +173,7 @@ class Pruner:
 
     @property
     def target(self) -> Budget:
-        """What the next step prunes to, an absolute amount.
+        """What the next step prunes to: an absolute amount, for the model as it is by now.
 
         Raises:
             BudgetError: all steps are done.
@@ -184,7 +185,14 @@ class Pruner:
         full, limit = self.budget.measure(self._dense), self.budget.limit(self._dense)
         share = self.schedule.keeps(limit / max(full, 1))[len(self._receipts)]
         last = len(self._receipts) + 1 == self.schedule.steps
-        return replace(self.budget, keep=limit if last else max(limit, math.floor(share * full)), remove=None)
+        keep = limit if last else max(limit, math.floor(share * full))
+        return replace(self._rest, keep=keep, remove=None)
+
+    @property
+    def _rest(self) -> Budget:
+        """The budget for what the steps so far have left."""
+        plans = [receipt.plan for receipt in self._receipts]
+        return self.budget.after(reduce(Plan.compose, plans)) if plans else self.budget
 
     def due(self, step: int) -> bool:
         """Whether units are to go after this training step, counted as you like.
@@ -207,7 +215,7 @@ class Pruner:
         target = self.target
         with _context.rng(0):
             graph = _traced(self.model, self.calibration)
-            excess = self.budget.measure(self._counted(graph)) - int(target.keep or 0)
+            excess = target.measure(self._counted(graph)) - int(target.keep or 0)
             if isinstance(target, Units):  # groups with one unit left, say, are in the graph no more
                 target = Units(keep=max(0, _units(graph, self.planner) - excess))
             chosen = plan(graph, {}) if excess <= 0 else self.planner(self.model, self.calibration, target)
@@ -295,6 +303,7 @@ class Pruner:
 
     def _check_attainable(self, graph: Graph) -> None:
         """Refuse now what could not be met at the end."""
+        self.budget.check(graph)
         if isinstance(self.planner, Planner):
             values = {group.name: torch.zeros(group.size) for group in _chosen(graph, self.planner)}
             blank = Scores(graph=graph, values=values)
@@ -335,7 +344,7 @@ def _made(compensate: Making, data: Any) -> Compensation | Sequence[Compensation
 
 
 def _traced(model: nn.Module, data: Any) -> Graph:
-    example = next(iter(batches(data, limit=2, labelled=False)))
+    example = next(iter(batches(repeatable(data), limit=2, labelled=False)))
     return trace(model, _context.on_device(example.inputs, model))
 
 

@@ -48,6 +48,13 @@ def test_a_linear_loss_is_foretold_at_every_size(case) -> None:
     assert found.area("0", "Taylor(signed=True)", "example") == pytest.approx(1, abs=1e-9)
 
 
+def test_one_pass_of_the_data_is_enough(case) -> None:
+    model, _, data = case
+    scores, removal = scored(case, sl.LeaveOneOut()), sl.CalibrationMean()
+    once, again = (sl.faithfulness(model, scores, d, removal=removal) for d in (iter(data), data))
+    assert once == again
+
+
 def test_leaving_one_out_is_perfect_at_one(case) -> None:
     scores = scored(case, sl.LeaveOneOut())
     one, half = sl.faithfulness(case[0], scores, case[2], sizes=[0.5, 1]).rows
@@ -202,7 +209,7 @@ def test_it_is_saved_and_printed(case, tmp_path) -> None:
     assert sl.Faithfulness.load(tmp_path / "found") == found
     lines = str(found).splitlines()
     assert len([line for line in lines if "3 to 7" in line]) == 2
-    assert "subsets=20, examples=20, loss=cross_entropy, removal=Zero, seed=0" in lines[-1]
+    assert "subsets=20, examples=20, removal=Zero, loss=cross_entropy, seed=0" in lines[-1]
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [13], [-1], [0.0], [1.5], [float("nan")], [2, 0]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,12 +102,53 @@ def test_without_data_there_are_notes_alone() -> None:
     assert "on the calibration data" not in str(receipt)
 
 
+@pytest.mark.parametrize("kind", [sl.FoldMean, sl.LeastSquares, sl.RecalibrateBatchNorm, sl.Distill, None])
+def test_a_generator_is_refused_before_any_work(kind: Any) -> None:
+    model, once, log = mlp(), iter([(VECTORS, LABELS)]), []
+    last = Measured(1.0, log, data=once) if kind is None else kind(once)
+    before = state(model)
+    for call in (sl.prune, sl.prune_):
+        with pytest.raises(sl.DataError, match="a list_iterator can be only once"):
+            call(model, planned(model), compensate=[Adds(1.0, log), last])
+    assert state(model) == before
+    assert log == []
+    assert len(list(once)) == 1
+
+
 def test_a_compensation_that_harms_is_warned_of() -> None:
     model = mlp()
     with pytest.warns(
         UserWarning, match=r"made the error .* worse: [\d.e]+ before, .* after Measured\(value=9"
     ):
         sl.prune(model, planned(model), compensate=Measured(9.0, data=VECTORS))
+
+
+@pytest.mark.parametrize(("value", "worse"), [(1e-4, False), (1e-2, True)])
+def test_harm_of_a_rounding_is_none(value: float, worse: bool) -> None:
+    """Units that were off go: nothing is lost, so whatever is added makes an error of its square."""
+    model = mlp()
+    with torch.no_grad():
+        model[2].weight[:, [1, 2, 4, 6, 7]] = 0
+        spread = float(model(VECTORS).var(0, correction=0).sum())
+    expected = 3 * value**2 / spread
+    assert (expected > 1e-6) == worse
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        receipt = sl.prune(model, planned(model), compensate=Measured(value, data=VECTORS)).receipt
+    assert receipt.effects[0].error < 1e-25
+    assert receipt.effects[1].error == pytest.approx(expected, rel=1e-6)
+    assert ["compensation made the error" in str(one.message) for one in caught] == [True] * worse
+
+
+def test_harm_is_relative_to_what_was_lost_before() -> None:
+    from shapleaf.surgery.compensation import _compare
+
+    def effect(loss: float) -> sl.records.Effect:
+        return sl.records.Effect(step="x", error=None, loss=loss, notes=())
+
+    _compare(effect(5.0), effect(5.0 + 4e-6))
+    with pytest.warns(UserWarning, match="compensation made the loss on the calibration data worse: 5 bef"):
+        _compare(effect(5.0), effect(5.0 + 6e-6))
 
 
 def test_the_warning_points_at_the_call() -> None:

@@ -391,6 +391,45 @@ def test_a_program_is_refitted_as_its_model_is(kind: str) -> None:
     assert gap(run(model, MAPS), outs[0]) > 1e-6
 
 
+# ---------------------------------------------------------------- halves of the examples
+
+
+def sequences(kind: str, *, first: bool) -> nn.Module:
+    """A layer that is given (examples, steps, channels), or with the steps first."""
+
+    def call(self: Any, x: Tensor) -> Tensor:
+        x = self.a(x) if first else self.a(x).transpose(0, 1)
+        x = self.b(x, x, x)[0] if kind == "MultiheadAttention" else self.b(x)[0]
+        return self.c(x if first else x.transpose(0, 1))
+
+    width = 2 if kind == "MultiheadAttention" else 8
+    layer = getattr(nn, kind)(8, width, batch_first=first)
+    model = Apply(call, a=nn.Linear(6, 8), b=layer, c=nn.Linear(8, 3)).double().eval()
+    random = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, generator=random)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU", "MultiheadAttention"])
+def test_steps_before_examples_do_not_change_the_halves(kind: str) -> None:
+    """Steps of one example are alike: were they in both halves, one would foretell the other too well."""
+    data = example(12, 1, 6, seed=4) + 0.01 * example(12, 7, 6, seed=5)
+    models = [sequences(kind, first=first) for first in (True, False)]
+    graph = sl.trace(models[1], data[:2])
+    keep = {group.name: range(group.size // 2) for group in graph}
+    assert set(keep) >= {"a", "b"}
+    pruned = [refitted(model, keep, data).model for model in models]
+    for mine, other in zip(*(model.parameters() for model in pruned), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+
+
+def test_what_reads_with_the_steps_first_is_not_pruned_and_so_not_refitted() -> None:
+    model = Apply(lambda self, x: self.b(self.a(x).transpose(0, 1)), a=nn.Linear(6, 8), b=nn.Linear(8, 3))
+    with pytest.raises(sl.TraceError, match="b:linear#0 reads does not have the examples along its first"):
+        sl.trace(model.double(), TOKENS[:2])
+
+
 # ---------------------------------------------------------------- every net
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import __version__, _context
+from .. import _context
 from ..data import Batch, batches
 from ..errors import CriterionError, DataError, ShapleafError, StaleGraphError
 from ..records.receipt import Receipt
@@ -83,8 +83,7 @@ def evaluate(
         "device": str(_context.device_of(model)),
         "dtype": _dtype(model),
         "threads": str(torch.get_num_threads()),
-        "torch": str(torch.__version__),
-        "shapleaf": __version__,
+        **_context.versions(),
     }
     return Report(title=title, rows=tuple(rows), receipt=receipt, scores=scores, settings=settings)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import __version__, _context
+from .. import _context
 from .._progress import progress
 from .._rng import stream
 from ..data import batches
@@ -88,8 +88,8 @@ def faithfulness(  # noqa: PLR0913 - which scores, on what, how
     rows: list[Correlation] = []
     removal = removal or Zero()
     with _context.inference(model), progress("faithfulness", len(groups)) as step:
-        fill = removal.fill(model, Gates(groups), data)
         examples = list(batches(data, device=_context.device_of(model)))
+        fill = removal.fill(model, Gates(groups), examples)
         for group in groups:
             game = LayerGame(model, group, examples, loss, fill)
             values = {name: _per_example(one, group, game) for name, one in named.items()}
@@ -100,11 +100,8 @@ def faithfulness(  # noqa: PLR0913 - which scores, on what, how
     settings = {
         "subsets": str(subsets),
         "examples": str(sum(batch.examples for batch in examples)),
-        "loss": getattr(loss, "__name__", repr(loss)),
         "removal": type(removal).__name__,
-        "seed": str(seed),
-        "shapleaf": __version__,
-        "torch": str(torch.__version__),
+        **_context.made_with(loss, seed),
     }
     return Faithfulness(rows=tuple(rows), settings=settings)
 

@@ -36,7 +36,8 @@ def carry_out(
 ) -> tuple[Effect, ...]:
     """Compensate step by step, and measure the outputs before and after each on the calibration data.
 
-    Warns where the pruned model ends further from the reference than without any compensation.
+    Warns where the pruned model ends further from the reference, by more than rounding, than without any
+    compensation.
 
     Raises:
         PlanError: outputs are not finite afterwards.
@@ -56,10 +57,14 @@ def carry_out(
     return tuple(effects)
 
 
+_ROUNDING = 1e-6
+"""How much more than before is no harm: this share of it, of the outputs' spread, or of a nat."""
+
+
 def _compare(first: Effect, last: Effect) -> None:
     for name in ("error", "loss"):
         before, after = getattr(first, name), getattr(last, name)
-        if before is not None and after is not None and after > before:
+        if before is not None and after is not None and after > before + _ROUNDING * max(before, 1):
             warnings.warn(
                 f"compensation made the {name} on the calibration data worse: {before:.4g} before, "
                 f"{after:.4g} after {last.step}. Try another compensation, more examples, or none.",

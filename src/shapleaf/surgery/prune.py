@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from .. import _context
 from ..cuts import attributes, slicing
+from ..data import repeatable
 from ..errors import PlanError
 from ..programs import instead
 from ..records import Edit, Plan, Receipt
@@ -43,6 +44,7 @@ def prune(
     (torch.Size([4, 3]), torch.Size([8, 3]))
     """
     plan.graph.check(model)
+    steps = _steps(compensate)
     # Gradients of the copy would double memory and belong to the original's training run.
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     try:
@@ -52,7 +54,6 @@ def prune(
     finally:
         for parameter, gradient in gradients:
             parameter.grad = gradient
-    steps = _steps(compensate)
     return Pruned(pruned, _prune(pruned, plan, model, steps, None, scale_dropout=scale_dropout))
 
 
@@ -79,6 +80,7 @@ def prune_(
 
     Raises:
         StaleGraphError: the plan belongs to another model.
+        DataError: the data of a compensation are a generator, which one pass uses up.
         PlanError: the pruned model does not run, or computes something else than the masked one; the
             model is as it was before.
 
@@ -99,7 +101,10 @@ def prune_(
 def _steps(compensate: Compensation | Sequence[Compensation] | None) -> tuple[Compensation, ...]:
     if compensate is None:
         return ()
-    return tuple(compensate) if isinstance(compensate, Sequence) else (compensate,)
+    steps = tuple(compensate) if isinstance(compensate, Sequence) else (compensate,)
+    for step in steps:
+        repeatable(getattr(step, "data", None))
+    return steps
 
 
 def _prune(
