@@ -2,9 +2,9 @@
 
     python papers/lost-in-pruning/cifar10.py --network resnet20 --preset hour
 
-Every method prunes and retrains the network again and again. Then all networks are measured side by side. What
-is finished is kept in the cache, so that a run that was stopped goes on; several processes may share the chains
-of one cache (``--only chains --methods WT``).
+Every method prunes and retrains the network again and again. Then all networks are measured side by side.
+What is finished is kept in the cache, so that a run that was stopped goes on; several processes may share
+the chains of one cache (``--only chains --methods WT``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from networks import CACHE, HERE, TRAINED, Data, Preset, build, data, network, presets, separate
+from networks import CACHE, HERE, TRAINED, Data, Preset, data, network, presets, separate
 from page import write
 from torch import nn
 

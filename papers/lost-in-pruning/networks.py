@@ -1,7 +1,8 @@
 """The networks of this study, on the images at hand.
 
-Architectures and trained weights are those of ``papers/shapley-pruning``. They were trained on another copy of
-the images. A short training gets them used to the one at hand, so that what retraining gains later is not this.
+Architectures and trained weights are those of ``papers/shapley-pruning``. They were trained on another copy
+of the images. A short training gets them used to the one at hand, so that what retraining gains later is
+not this.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from shapleaf.retraining import RECIPES, Cosine, CropFlip, Milestones, Recipe, Retraining, preset
 from torch import Tensor, nn
 
 import shapleaf as sl
 from shapleaf.integrations.datasets import Images, load_data
-from shapleaf.retraining import RECIPES, Cosine, CropFlip, Milestones, Recipe, Retraining, preset
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "shapley-pruning"))
