@@ -21,7 +21,7 @@ PAPER = {
     "resnet20": {"WT": 84.9, "SiPP": 84.9, "FT": 52.1, "PFP": 44.9},
     "voc": {"WT": 58.9, "SiPP": 42.3, "FT": 0.0, "PFP": 20.2},
 }
-"""The talk's prune potential on nominal data, in % of the parameters, for an error up to 0.5 points higher."""
+"""The talk's prune potential on nominal data, in % of the parameters, for half a point of error."""
 
 
 def write(measured: sl.Robustness, title: str, command: str, out: Path) -> None:
