@@ -24,7 +24,8 @@ _PUBLIC = {
     "MissingExtraError",
     "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes",
     "data": "batches take",
-    "shifts": "Distribution",
+    "shifts": "Distribution Corruption CorruptionMix GaussianNoise UniformNoise FGSM PGD shifted "
+    "distributions",
     "tracing": "trace",
     "programs": "program",
     "costs": "cost",
