@@ -2,6 +2,7 @@
 
 from .excess import Excess, ExcessError, Slope
 from .faithfulness import Correlation, Faithfulness
+from .features import HeatMap, Ordering
 from .graph import Axis, Blocked, Graph, Group, Op, Site, Size, Slice, TensorInfo
 from .latency import LatencyTable, TimedCall
 from .outcomes import Observed, Outcomes, Subject
@@ -11,6 +12,7 @@ from .receipt import Edit, Effect, Receipt
 from .report import Measurement, Report
 from .robustness import ClassCounts, Flips, Measured, Robustness
 from .scores import Scores
+from .similarity import NoisePotential, NoiseSimilarity
 from .verdict import Advice, Verdict
 
 __all__ = [
@@ -28,12 +30,16 @@ __all__ = [
     "Flips",
     "Graph",
     "Group",
+    "HeatMap",
     "LatencyTable",
     "Limit",
     "Measured",
     "Measurement",
+    "NoisePotential",
+    "NoiseSimilarity",
     "Observed",
     "Op",
+    "Ordering",
     "Outcomes",
     "Plan",
     "Pooled",
