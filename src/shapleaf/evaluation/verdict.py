@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from ..errors import CriterionError
+from ..errors import CriterionError, DataError
 from ..records.excess import ExcessError, Slope
 from ..records.potential import Pooled, Potential, Scope
 from ..records.verdict import Advice, Extent, Verdict
+
+_EXACT = 1e-9  # shares are means of floats: this little less counts as equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,9 @@ class Rules:
 
     def extent(self, worst: float, nominal: float) -> Extent:
         """How far to prune where the worst distribution allows ``worst``, and nominal data ``nominal``."""
-        if worst < self.least:
+        if worst < self.least - _EXACT:
             return "not at all"
-        return "fully" if worst >= self.full * nominal else "moderately"
+        return "fully" if worst >= self.full * nominal - _EXACT else "moderately"
 
 
 def verdict(
@@ -84,10 +86,13 @@ def verdict(
     ...     pooled("nominal", "nominal", 0.85, "clean"), pooled("shifted", "shifted", 0.0, "impulse 3"),
     ... )))
     >>> print(found.sentences[1])
-    WT, all shifts measured: do not prune at all; on impulse 3 no more than 0 % of the parameters may be
-    removed (95 % interval 0 to 0 %), 0 % on average over the shifts, 85 % on nominal data.
+    WT, all shifts measured: do not prune at all; on impulse 3 only 0 % of the parameters may be removed
+    (95 % interval 0 to 0 %), 0 % on average over the shifts, 85 % on nominal data.
     """
-    delta = potential.deltas[0] if delta is None and potential.deltas else delta
+    if not potential.deltas or (delta is not None and delta not in potential.deltas):
+        known = ", ".join(map(str, potential.deltas)) or "none"
+        raise DataError(f"the potential was not worked out for delta {delta}; it was for {known}.")
+    delta = potential.deltas[0] if delta is None else delta
     advice = [
         _advice(potential, one, potential.over(method, "nominal", delta=delta), rules)
         for method in potential.methods
@@ -95,10 +100,10 @@ def verdict(
     ]
     notes = [*_guidelines(advice), *_excess(excess), *_doubts(potential, advice)]
     settings = {name: f"{getattr(rules, name):g}" for name in ("full", "least", "wide")}
-    return Verdict(advice=tuple(advice), notes=tuple(notes), delta=delta or 0.0, settings=settings)
+    return Verdict(advice=tuple(advice), notes=tuple(notes), delta=delta, settings=settings)
 
 
-def _groups(potential: Potential, method: str, delta: float | None) -> Iterator[Pooled]:
+def _groups(potential: Potential, method: str, delta: float) -> Iterator[Pooled]:
     scopes: tuple[Scope, ...] = ("nominal", "shifted", "family")
     for scope in scopes:
         for one in potential.pooled:
@@ -142,7 +147,7 @@ def _sentence(one: Advice, rules: Rules) -> str:
     ends = f"95 % interval {100 * one.low:.3g} to {_percent(one.high)}"
     if one.extent == "not at all":
         text = (
-            f"{start}do not prune at all; on {one.weakest} no more than {_percent(one.worst)} of the "
+            f"{start}do not prune at all; on {one.weakest} only {_percent(one.worst)} of the "
             f"parameters may be removed ({ends})"
         )
     else:
