@@ -25,7 +25,8 @@ _PUBLIC = {
     "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes "
     "NoiseSimilarity HeatMap Ordering Potential ExcessError Verdict Robustness",
     "data": "batches take",
-    "shifts": "Distribution",
+    "shifts": "Distribution Corruption CorruptionMix GaussianNoise UniformNoise FGSM PGD shifted "
+    "distributions",
     "tracing": "trace",
     "programs": "program",
     "costs": "cost",
