@@ -43,7 +43,7 @@ _PUBLIC = {
     "refining": "refine",
     "schedules": "OneShot Linear Cubic Geometric Schedule",
     "training": "Pruner Planner",
-    "evaluation": "evaluate faithfulness Candidate",
+    "evaluation": "evaluate faithfulness Candidate noise_similarity",
     "profiling": "profile relative_time",
     "exporting": "export",
     "slimming": "slim",

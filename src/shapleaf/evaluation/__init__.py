@@ -5,6 +5,7 @@ from .evaluate import evaluate
 from .latency import Latency
 from .metrics import Accuracy, Agreement, ExampleMetric, Interval, Loss, Macs, ModelMetric, Params
 from .sensitivity_n import faithfulness
+from .similarity import noise_similarity
 
 __all__ = [
     "Accuracy",
@@ -19,4 +20,5 @@ __all__ = [
     "Params",
     "evaluate",
     "faithfulness",
+    "noise_similarity",
 ]
