@@ -43,7 +43,7 @@ _PUBLIC = {
     "refining": "refine",
     "schedules": "OneShot Linear Cubic Geometric Schedule",
     "training": "Pruner Planner",
-    "evaluation": "evaluate faithfulness Candidate noise_similarity",
+    "evaluation": "evaluate faithfulness Candidate noise_similarity backselect heat_map",
     "profiling": "profile relative_time",
     "exporting": "export",
     "slimming": "slim",

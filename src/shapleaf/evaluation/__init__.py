@@ -1,7 +1,9 @@
 """What was gained and lost, and whether scores foretold it: metrics, ``evaluate``, ``faithfulness``."""
 
+from .backselect import Fast, backselect
 from .candidates import Candidate
 from .evaluate import evaluate
+from .features import heat_map
 from .latency import Latency
 from .metrics import Accuracy, Agreement, ExampleMetric, Interval, Loss, Macs, ModelMetric, Params
 from .sensitivity_n import faithfulness
@@ -12,13 +14,16 @@ __all__ = [
     "Agreement",
     "Candidate",
     "ExampleMetric",
+    "Fast",
     "Interval",
     "Latency",
     "Loss",
     "Macs",
     "ModelMetric",
     "Params",
+    "backselect",
     "evaluate",
     "faithfulness",
+    "heat_map",
     "noise_similarity",
 ]
