@@ -44,7 +44,8 @@ _PUBLIC = {
     "refining": "refine",
     "schedules": "OneShot Linear Cubic Geometric Schedule",
     "training": "Pruner Planner",
-    "evaluation": "evaluate faithfulness Candidate assess prune_potential excess_error verdict robustness",
+    "evaluation": "evaluate faithfulness Candidate assess prune_potential excess_error verdict robustness "
+    "noise_similarity backselect heat_map",
     "profiling": "profile relative_time",
     "exporting": "export",
     "slimming": "slim",
