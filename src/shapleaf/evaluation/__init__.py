@@ -5,6 +5,7 @@ from .candidates import Candidate
 from .evaluate import evaluate
 from .features import heat_map
 from .latency import Latency
+from .lipschitz import Lipschitz
 from .metrics import Accuracy, Agreement, ExampleMetric, Interval, Loss, Macs, ModelMetric, Params
 from .sensitivity_n import faithfulness
 from .similarity import noise_similarity
@@ -17,6 +18,7 @@ __all__ = [
     "Fast",
     "Interval",
     "Latency",
+    "Lipschitz",
     "Loss",
     "Macs",
     "ModelMetric",
