@@ -36,7 +36,7 @@ _PUBLIC = {
     "attribution": "attribute",
     "scanning": "scan",
     "budgets": "Units Params Macs Latency Nonzeros",
-    "weights": "sparsify sparsified hold Magnitude",
+    "weights": "sparsify sparsified hold Magnitude SiPP Snip",
     "strategies": "Global Uniform Tradeoff",
     "allocation": "allocate plan",
     "surgery": "prune prune_ replay FoldMean LeastSquares RecalibrateBatchNorm Distill",
