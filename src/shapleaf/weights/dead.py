@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,9 +17,9 @@ def dead(model: nn.Module, data: Any, names: Collection[str]) -> dict[str, Tenso
 
     A scalar is dead if the gradient of the outputs with respect to it is exactly zero for every example,
     and the outputs stay the same when all such scalars are zero. The second half matters: what feeds a
-    saturated activation has no gradient either, but cannot be dropped. If the outputs change, tensor after
-    tensor is tried alone. What eval mode does not use at all is not dead. (The sweep of Liebenwein et al.
-    2021, which looks at gradients only.)
+    saturated activation has no gradient either, but cannot be dropped. If the outputs change, they are put
+    in by halves, tensor by tensor, whole output channels apart from the others. What eval mode does not use
+    at all is not dead. (Liebenwein et al. 2021 look at the gradients only.)
 
     Args:
         model: the model, with its weights masked already; it is left as it is.
@@ -36,13 +36,33 @@ def dead(model: nn.Module, data: Any, names: Collection[str]) -> dict[str, Tenso
     [[False, False], [True, True]]
     """
     found = _without_gradient(model, data, names)
-    if not found or _unchanged(model, data, found):
-        return found
-    accepted: dict[str, Tensor] = {}
-    for name, scalars in found.items():
-        more = {**accepted, name: scalars}
-        accepted = more if _unchanged(model, data, more) else accepted
-    return accepted
+    rows = {name: _rows(gone) for name, gone in found.items()}
+    pieces = [*rows.items(), *((name, gone & ~rows[name]) for name, gone in found.items())]
+    return _accepted(model, data, [piece for piece in pieces if bool(piece[1].any())], {})
+
+
+def _rows(gone: Tensor) -> Tensor:
+    """Those that are dead with all others of their output channel."""
+    return (
+        gone.flatten(1).all(1).view(-1, *[1] * (gone.ndim - 1)).expand(gone.shape) if gone.ndim > 1 else gone
+    )
+
+
+def _accepted(
+    model: nn.Module, data: Any, pieces: Sequence[tuple[str, Tensor]], known: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """What is known to be dead, and those pieces with it without which the outputs are the same."""
+    if not pieces:
+        return known
+    more = dict(known)
+    for name, gone in pieces:
+        more[name] = more[name] | gone if name in more else gone
+    if _unchanged(model, data, more):
+        return more
+    if len(pieces) == 1:
+        return known
+    half = len(pieces) // 2
+    return _accepted(model, data, pieces[half:], _accepted(model, data, pieces[:half], known))
 
 
 def _without_gradient(model: nn.Module, data: Any, names: Collection[str]) -> dict[str, Tensor]:

@@ -127,17 +127,20 @@ class _Search:
             most: the number that there are.
         """
         low, high, request = 0, most, first
+        rising = passed = False
         best: tuple[dict[str, Kept], int] | None = None
-        for _ in range(ROUNDS):
+        for turn in range(ROUNDS):
             kept, count = self._left(choose(request))
             gap = target - count
             if best is None or _worth(count, target) > _worth(best[1], target):
                 best = kept, count
             if 0 <= gap <= CLOSE * target:
                 break
+            rising = gap > 0 if turn == 0 else rising
             low, high = (request, high) if gap > 0 else (low, request)
-            request += gap
-            if not low < request < high:
+            # By twice as much each time until it is passed: what is dead can go on and off in lumps.
+            request += gap << turn
+            if passed := passed or (gap > 0) != rising or not low < request < high:
                 request = (low + high) // 2
             if not low < request < high:
                 break
