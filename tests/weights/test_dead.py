@@ -117,3 +117,37 @@ def test_a_model_without_gradient() -> None:
 
     with pytest.raises(sl.CriterionError, match=r"use sparsify\(sweep=False\)"):
         dead(Hard(), torch.ones(2, 3), ["fc.weight"])
+
+
+def test_a_norm_goes_before_what_it_reads() -> None:
+    """Behind a norm whose ReLU is off only all of a unit's parameters together can go, and only the norm's
+    scale alone; a saturated layer elsewhere makes them be tried by halves."""
+    model = settle(
+        nn.Sequential(
+            nn.Linear(3, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.Linear(2, 2), nn.Hardtanh(), nn.Linear(2, 2)
+        )
+    )
+    with torch.no_grad():
+        model[1].running_mean.copy_(torch.tensor([-90.0, 0]))  # zero becomes large, unless the scale is zero
+        model[0].bias.copy_(torch.tensor([-500.0, 20]))
+        model[1].bias.fill_(-1)
+        model[3].bias.copy_(torch.tensor([50.0, 0]))
+        model[3].weight.mul_(0.01)
+    data = example(7, 3)
+    assert not model[:3](data)[:, 0].any()
+    found = dead(model, data, names(model))
+    for name in ("0.weight", "1.weight", "1.bias", "0.bias"):
+        assert found[name].flatten(1 if found[name].ndim > 1 else 0).tolist() in (
+            [True, False],
+            [[True] * 3, [False] * 3],
+        )
+    assert "3.bias" not in found
+    assert found["3.weight"].tolist()[1] == [True, False]
+
+
+def test_corners_of_a_kernel_that_read_padding_only() -> None:
+    model = nn.Sequential(conv(2, 3), nn.Flatten()).double()
+    found = dead(model, example(4, 2, 1, 1), names(model))
+    centre = torch.zeros(3, 3, dtype=torch.bool)
+    centre[1, 1] = True
+    assert torch.equal(found["0.weight"], (~centre).expand(3, 2, 3, 3))

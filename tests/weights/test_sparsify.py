@@ -43,9 +43,9 @@ def test_o15_the_real_count_is_met_after_the_sweep(keep: float, criterion: Any) 
     assert {mask.parameter for mask in unswept} == {"0.weight", "2.weight", "4.weight"}
 
 
-@pytest.mark.parametrize("keep", [0.5, 0.1])
+@pytest.mark.parametrize("keep", [0.5, 0.2])
 def test_o15_within_half_a_percent_on_resnet20(keep: float) -> None:
-    model, data = resnet20(), torch.randn(4, 3, 32, 32)
+    model, data = resnet20(), torch.randn(3, 3, 16, 16)
     masks = sl.sparsify(model, sl.Nonzeros(keep=keep), sl.SiPP(), data)
     assert masks.after == nonzeros(sl.sparsified(model, masks))
     assert 0.995 * keep <= masks.keep <= keep

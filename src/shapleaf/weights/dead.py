@@ -15,11 +15,11 @@ from ..data import batches
 def dead(model: nn.Module, data: Any, names: Collection[str]) -> dict[str, Tensor]:
     """Which scalars of the parameters named are dead on the data: boolean, of each one's shape.
 
-    A scalar is dead if the gradient of the outputs with respect to it is exactly zero for every example,
-    and the outputs stay the same when all such scalars are zero. The second half matters: what feeds a
-    saturated activation has no gradient either, but cannot be dropped. If the outputs change, they are put
-    in by halves, tensor by tensor, whole output channels apart from the others. What eval mode does not use
-    at all is not dead. (Liebenwein et al. 2021 look at the gradients only.)
+    Looked at are norms, biases, and the weights of one output or of one input together. They are dead if the
+    gradient of the outputs with respect to them is exactly zero for every example, and the outputs stay the
+    same when all of them are zero. The second half matters: what feeds a saturated activation has no gradient
+    either, but cannot be dropped. If the outputs change, tensors are tried by halves. What eval mode does not
+    use at all is not dead. (Liebenwein et al. 2021 look at the gradients of single scalars only.)
 
     Args:
         model: the model, with its weights masked already; it is left as it is.
@@ -36,33 +36,40 @@ def dead(model: nn.Module, data: Any, names: Collection[str]) -> dict[str, Tenso
     [[False, False], [True, True]]
     """
     found = _without_gradient(model, data, names)
-    rows = {name: _rows(gone) for name, gone in found.items()}
-    pieces = [*rows.items(), *((name, gone & ~rows[name]) for name, gone in found.items())]
-    return _accepted(model, data, [piece for piece in pieces if bool(piece[1].any())], {})
+    rows = {name: _whole(gone, 0) for name, gone in found.items()}
+    columns = {name: _whole(gone | rows[name], 1) for name, gone in found.items() if gone.ndim > 1}
+    known: dict[str, Tensor] = {}
+    for kind in (rows, columns):
+        left = [name for name, gone in kind.items() if bool(gone.any())]
+        before = -1
+        while left and len(left) != before:  # a norm may go first, and then what it reads
+            before = len(left)
+            known, left = _accepted(model, data, kind, left, known)
+    return known
 
 
-def _rows(gone: Tensor) -> Tensor:
-    """Those that are dead with all others of their output channel."""
-    return (
-        gone.flatten(1).all(1).view(-1, *[1] * (gone.ndim - 1)).expand(gone.shape) if gone.ndim > 1 else gone
-    )
+def _whole(gone: Tensor, axis: int) -> Tensor:
+    """Those that are dead with all others of the same output channel (0), or that read the same (1)."""
+    if gone.ndim < 2:
+        return gone
+    if axis == 1:
+        return gone.all(0, keepdim=True).expand(gone.shape)
+    return gone.flatten(1).all(1).view(-1, *[1] * (gone.ndim - 1)).expand(gone.shape)
 
 
 def _accepted(
-    model: nn.Module, data: Any, pieces: Sequence[tuple[str, Tensor]], known: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    """What is known to be dead, and those pieces with it without which the outputs are the same."""
-    if not pieces:
-        return known
-    more = dict(known)
-    for name, gone in pieces:
-        more[name] = more[name] | gone if name in more else gone
+    model: nn.Module, data: Any, found: Mapping[str, Tensor], names: Sequence[str], known: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """What is known to be dead with those without which the outputs are the same; and the other names."""
+    more = {**known, **{name: known.get(name, found[name]) | found[name] for name in names}}
     if _unchanged(model, data, more):
-        return more
-    if len(pieces) == 1:
-        return known
-    half = len(pieces) // 2
-    return _accepted(model, data, pieces[half:], _accepted(model, data, pieces[:half], known))
+        return more, []
+    if len(names) == 1:
+        return known, [*names]
+    half = len(names) // 2
+    known, left = _accepted(model, data, found, names[:half], known)
+    known, right = _accepted(model, data, found, names[half:], known)
+    return known, left + right
 
 
 def _without_gradient(model: nn.Module, data: Any, names: Collection[str]) -> dict[str, Tensor]:
