@@ -23,7 +23,7 @@ _PUBLIC = {
     "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
     "MissingExtraError",
     "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes "
-    "NoiseSimilarity HeatMap Ordering Potential ExcessError Verdict Robustness",
+    "NoiseSimilarity HeatMap Ordering Potential ExcessError Verdict Robustness Masks",
     "data": "batches take",
     "shifts": "Distribution Corruption CorruptionMix GaussianNoise UniformNoise FGSM PGD shifted "
     "distributions",
@@ -37,7 +37,8 @@ _PUBLIC = {
     "aggregation": "Mean MeanPlusStd AbsMean Quantile",
     "attribution": "attribute",
     "scanning": "scan",
-    "budgets": "Units Params Macs Latency",
+    "budgets": "Units Params Macs Latency Nonzeros",
+    "weights": "sparsify sparsified hold Magnitude SiPP Snip",
     "strategies": "Global Uniform Tradeoff",
     "allocation": "allocate plan",
     "surgery": "prune prune_ replay FoldMean LeastSquares RecalibrateBatchNorm Distill",

@@ -1,0 +1,26 @@
+"""Pruning of single weights: criteria, masks that meet a budget, and what holds them."""
+
+from .choosing import Choice, Kept, Study, WeightCriterion, top
+from .counting import nonzeros, prunable
+from .criteria import Magnitude, SiPP, Snip
+from .dead import dead
+from .holding import Hold, hold, sparsified
+from .sparsify import sparsify
+
+__all__ = [
+    "Choice",
+    "Hold",
+    "Kept",
+    "Magnitude",
+    "SiPP",
+    "Snip",
+    "Study",
+    "WeightCriterion",
+    "dead",
+    "hold",
+    "nonzeros",
+    "prunable",
+    "sparsified",
+    "sparsify",
+    "top",
+]
