@@ -36,7 +36,7 @@ _PUBLIC = {
     "attribution": "attribute",
     "scanning": "scan",
     "budgets": "Units Params Macs Latency",
-    "strategies": "Global Uniform Tradeoff",
+    "strategies": "Global Uniform Tradeoff ErrorLevel",
     "allocation": "allocate plan",
     "surgery": "prune prune_ replay FoldMean LeastSquares RecalibrateBatchNorm Distill",
     "refining": "refine",
