@@ -31,6 +31,7 @@ ROWS = """
     masking
     linear
     watching
+    sensitivity
     game
     criteria
     consumers
