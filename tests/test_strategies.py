@@ -121,13 +121,13 @@ def test_o10_budget_picks_the_level() -> None:
 
 
 def test_o11_equal_sensitivities_keep_equal_fractions() -> None:
-    """Up to rounding, and (1 - 1/n)^n for exp(-1)."""
+    """Up to rounding of draws and of units, and (1 - 1/n)^n for exp(-1)."""
     wide = torch.nn.Sequential(torch.nn.Linear(2, 40), torch.nn.Linear(40, 80), torch.nn.Linear(80, 2))
     graph = sl.trace(wide, torch.zeros(1, 2))
     scores = sl.Scores(graph=graph, values={"0": torch.ones(40), "1": torch.ones(80)})
     found = [kept_at(float(level), scores) for level in np.geomspace(100, 1e4, 40)]
     assert len({first for first, _ in found}) > 20
-    assert all(abs(first / 40 - second / 80) <= 1 / 40 for first, second in found)
+    assert all(abs(first / 40 - second / 80) <= 2 / 40 for first, second in found)
 
 
 def test_o11_one_hot_keeps_one() -> None:

@@ -31,7 +31,7 @@ _PUBLIC = {
     "masking": "masked Zero CalibrationMean",
     "game": "Exact Permutation Path OwenMoments Corrected Regression DASP Adaptive Estimate",
     "criteria": "Random WeightNorm APoZ Sensitivity Taylor LeaveOneOut Shapley OptimalBrainSurgeon "
-    "Criterion Needs",
+    "PFP ThiNet sample_size Criterion Needs",
     "aggregation": "Mean MeanPlusStd AbsMean Quantile",
     "attribution": "attribute",
     "scanning": "scan",

@@ -103,6 +103,8 @@ def criterion(name: str) -> Criterion:
         "sensitivity": sl.Sensitivity(),
         "apoz": sl.APoZ(),
         "weight-norm": sl.WeightNorm(),
+        "pfp": sl.PFP(),
+        "thinet": sl.ThiNet(),
         "optimal-brain-surgeon": sl.OptimalBrainSurgeon(felt=True),
         "random": sl.Random(),
     }

@@ -107,8 +107,8 @@ class ErrorLevel:
 
     The bound of "Provable Filter Pruning" (Liebenwein et al. 2020): at relative error e a layer is content
     with ``m = 3 (6 + 2 e) c / e^2`` inputs drawn in proportion to their sensitivity, where
-    ``c = 6 ln(8 (P + 1) k / delta) sum s`` knows the places P of its output and the weights k of a kernel. The
-    different ones among them, ``sum 1 - (1 - s / sum s)^m`` on average and rounded up, are how many it
+    ``c = 6 ln(8 (P + 1) k / delta) sum s`` knows the places P of its output and the weights k of a kernel.
+    The different ones among them, ``sum 1 - (1 - s / sum s)^m`` on average and rounded up, are how many it
     keeps. A unit's key is the smallest error level at which its layer keeps fewer: the budget picks the
     level. Layers whose sensitivity lies in few units thus lose many. Meant for the scores of
     :class:`~shapleaf.PFP`; any that are not negative will do.
