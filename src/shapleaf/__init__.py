@@ -38,7 +38,7 @@ _PUBLIC = {
     "budgets": "Units Params Macs Latency",
     "strategies": "Global Uniform Tradeoff ErrorLevel",
     "allocation": "allocate plan",
-    "surgery": "prune prune_ replay FoldMean LeastSquares RecalibrateBatchNorm Distill",
+    "surgery": "prune prune_ replay redraw FoldMean LeastSquares RecalibrateBatchNorm Reweigh Distill",
     "refining": "refine",
     "schedules": "OneShot Linear Cubic Geometric Schedule",
     "training": "Pruner Planner",
