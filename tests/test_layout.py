@@ -41,6 +41,7 @@ ROWS = """
     budgets
     strategies
     allocation
+    idling
     surgery
     refining
     schedules

@@ -38,6 +38,7 @@ _PUBLIC = {
     "budgets": "Units Params Macs Latency",
     "strategies": "Global Uniform Tradeoff ErrorLevel",
     "allocation": "allocate plan",
+    "idling": "idle",
     "surgery": "prune prune_ replay redraw FoldMean LeastSquares RecalibrateBatchNorm Reweigh Distill",
     "refining": "refine",
     "schedules": "OneShot Linear Cubic Geometric Schedule",

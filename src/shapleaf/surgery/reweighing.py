@@ -173,8 +173,8 @@ def _shares(plan: Plan, scores: Scores, name: str) -> Array:
             f"draws in proportion to the scores of {name} need scores that are not negative, and not all "
             f"zero; received {found.tolist()[:12]}."
         )
-    found = found / found.sum()
-    return found
+    shares: Array = found / found.sum()
+    return shares
 
 
 def _factors(shares: Array, units: int, mode: str, generator: np.random.Generator) -> Array:
