@@ -39,6 +39,7 @@ ROWS = """
     attribution
     scanning
     budgets
+    weights
     strategies
     allocation
     idling

@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
     "MissingExtraError",
-    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes",
+    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes Masks",
     "data": "batches take",
     "shifts": "Distribution",
     "tracing": "trace",
@@ -35,7 +35,8 @@ _PUBLIC = {
     "aggregation": "Mean MeanPlusStd AbsMean Quantile",
     "attribution": "attribute",
     "scanning": "scan",
-    "budgets": "Units Params Macs Latency",
+    "budgets": "Units Params Macs Latency Nonzeros",
+    "weights": "sparsify sparsified hold Magnitude",
     "strategies": "Global Uniform Tradeoff ErrorLevel",
     "allocation": "allocate plan",
     "idling": "idle",

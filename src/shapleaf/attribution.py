@@ -15,7 +15,7 @@ from . import __version__, _context
 from ._progress import progress
 from .aggregation import Aggregation, MeanPlusStd, State
 from .consumers import consumers, feeling, layers
-from .criteria import Criterion, Elimination, Needs, Probe, Shapley
+from .criteria import OF_LAYERS, Criterion, Elimination, Needs, Probe, Shapley
 from .data import Batch, batches
 from .errors import CriterionError
 from .game import Estimate
@@ -24,8 +24,6 @@ from .masking import Gates, Masks, Reader, Zero
 from .records import Graph, Group, Scores
 
 _DEFAULT_AGGREGATION = MeanPlusStd(2.0)
-_OF_LAYERS = Needs.CONSUMERS | Needs.LAYERS
-"""What is measured of layers, not of examples, has nothing to aggregate."""
 
 
 def attribute(  # noqa: PLR0913 - what to score, on what, how
@@ -71,7 +69,7 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
     criterion = criterion or Shapley()
     graph.check(model)
     chosen = graph.groups if groups is None else graph.select(*groups)
-    tally = _Tally(aggregate if criterion.needs & ~_OF_LAYERS else None)
+    tally = _Tally(aggregate if criterion.needs & ~OF_LAYERS else None)
     with _context.inference(model):
         if not criterion.needs:
             tally.samples = 0
@@ -164,7 +162,7 @@ class _Tally:
             if error is not None:
                 stderr[name] = error
         settings = {
-            "aggregate": repr(self.aggregate) if criterion.needs & ~_OF_LAYERS else "none",
+            "aggregate": repr(self.aggregate) if criterion.needs & ~OF_LAYERS else "none",
             "loss": getattr(loss, "__name__", repr(loss)) if criterion.needs else "none",
             "seed": str(seed),
             "shapleaf": __version__,
@@ -241,7 +239,7 @@ def _differentiate(task: _Task, tally: _Tally) -> None:
             step("")
 
 
-_DRIVERS = ((Needs.GAME, _play), (_OF_LAYERS, _by_layer))
+_DRIVERS = ((Needs.GAME, _play), (OF_LAYERS, _by_layer))
 
 
 Key = tuple[int, bytes]

@@ -2,7 +2,7 @@
 
 from .activations import APoZ
 from .gradients import Sensitivity, Taylor
-from .probe import Consumer, Criterion, Elimination, Layer, Needs, Probe
+from .probe import OF_LAYERS, Consumer, Criterion, Elimination, Layer, Needs, Probe
 from .provable import PFP, sample_size
 from .shapley import LeaveOneOut, Shapley
 from .surgeon import OptimalBrainSurgeon
@@ -10,6 +10,7 @@ from .thinet import ThiNet
 from .weights import Random, WeightNorm
 
 __all__ = [
+    "OF_LAYERS",
     "PFP",
     "APoZ",
     "Consumer",

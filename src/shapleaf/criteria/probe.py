@@ -34,6 +34,10 @@ class Needs(enum.Flag):
     LAYERS = enum.auto()
 
 
+OF_LAYERS = Needs.CONSUMERS | Needs.LAYERS
+"""What is measured of layers, not of examples: one score per unit, with nothing to aggregate."""
+
+
 class Elimination(NamedTuple):
     """The outcome of taking units away one after the other.
 
