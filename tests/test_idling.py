@@ -293,6 +293,24 @@ def test_every_net_is_unchanged(name: str) -> None:
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("keep", [0.3, 0.1])
+def test_single_weights_gone_make_whole_units_go(keep: float) -> None:
+    """A sparse network becomes a smaller one of the same outputs, for nothing."""
+    layers = [unpadded(3, 12), nn.BatchNorm2d(12), nn.ReLU(), unpadded(12, 16), nn.BatchNorm2d(16), nn.ReLU()]
+    model = settle(nn.Sequential(*layers, head(16)))
+    with torch.no_grad():  # some filters are small, so that all their weights go
+        model[0].weight *= torch.linspace(0.01, 1, 12).view(-1, 1, 1, 1)
+        model[3].weight *= torch.linspace(0.01, 1, 16).view(-1, 1, 1, 1)
+    sparse = sl.sparsified(model, sl.sparsify(model, sl.Nonzeros(keep=keep), sweep=False))
+    plan, receipt, change = removed(sparse)
+    assert plan.after.params < plan.before.params
+    assert change < 1e-12
+    assert receipt.effects[-1].error < 1e-20
+    gone = [unit for unit in range(12) if not sparse[0].weight[unit].any()]
+    assert gone
+    assert not {*gone} & {*plan.keep["0"]}
+
+
 def test_batches_do_not_matter() -> None:
     model = chain()
     graph = sl.trace(model, MAPS[:1])
