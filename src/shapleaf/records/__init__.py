@@ -8,6 +8,7 @@ from .plan import Cost, Plan
 from .receipt import Edit, Effect, Receipt
 from .report import Measurement, Report
 from .scores import Scores
+from .training import Training
 
 __all__ = [
     "Axis",
@@ -34,4 +35,5 @@ __all__ = [
     "Subject",
     "TensorInfo",
     "TimedCall",
+    "Training",
 ]
