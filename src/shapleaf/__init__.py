@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
     "MissingExtraError",
-    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes",
+    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes Cycle",
     "data": "batches take",
     "shifts": "Distribution",
     "tracing": "trace",
@@ -42,7 +42,7 @@ _PUBLIC = {
     "refining": "refine",
     "schedules": "OneShot Linear Cubic Geometric Schedule",
     "training": "Pruner Planner",
-    "retraining": "Recipe train CropFlip spacing",
+    "retraining": "Recipe Retraining FilterPruning CropFlip train cycle spacing preset",
     "evaluation": "evaluate faithfulness Candidate",
     "profiling": "profile relative_time",
     "exporting": "export",

@@ -1,5 +1,6 @@
 """The frozen records that travel from stage to stage."""
 
+from .cycle import Cycle, Point
 from .faithfulness import Correlation, Faithfulness
 from .graph import Axis, Blocked, Graph, Group, Op, Site, Size, Slice, TensorInfo
 from .latency import LatencyTable, TimedCall
@@ -15,6 +16,7 @@ __all__ = [
     "Blocked",
     "Correlation",
     "Cost",
+    "Cycle",
     "Edit",
     "Effect",
     "Faithfulness",
@@ -26,6 +28,7 @@ __all__ = [
     "Op",
     "Outcomes",
     "Plan",
+    "Point",
     "Receipt",
     "Report",
     "Scores",
