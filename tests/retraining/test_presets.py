@@ -8,7 +8,7 @@ import shapleaf as sl
 from shapleaf.retraining import PAPER, RECIPES, preset
 
 
-@pytest.mark.parametrize(("name", "epochs"), [("minutes", 8), ("hours", 40), ("paper", 23 * 182)])
+@pytest.mark.parametrize(("name", "epochs"), [("minutes", 12), ("hours", 40), ("paper", 23 * 182)])
 def test_epochs_of_a_cycle(name: str, epochs: int) -> None:
     settings = preset(name)  # type: ignore[arg-type]
     assert len(settings.parts) * settings.recipe.epochs == epochs

@@ -11,8 +11,8 @@ from .spacings import PAPER, spacing
 
 PRESETS = {
     "minutes": Retraining(
-        keeps=spacing("geometric", 0.85, 0.05, 8),
-        retrains=4,
+        keeps=spacing("geometric", 0.9, 0.05, 12),
+        retrains=6,
         recipe=Recipe(epochs=2, batch=64, lr=0.02, decay=Cosine(), warmup=0.5),
     ),
     "hours": Retraining(
@@ -47,7 +47,7 @@ def preset(name: Literal["minutes", "hours", "paper"], network: str = "cifar-res
     """The settings of a cycle; change them by ``dataclasses.replace``.
 
     Args:
-        name: ``minutes``: 8 ratios, 4 retrainings of 2 epochs; ``hours``: 20 ratios, 10 retrainings of 4
+        name: ``minutes``: 12 ratios, 6 retrainings of 2 epochs; ``hours``: 20 ratios, 10 retrainings of 4
             epochs with crops and flips; ``paper``: as Liebenwein et al. 2021 did, 69 ratios and 23
             retrainings of 182 epochs for ResNet-20.
         network: for ``paper``, one of ``shapleaf.retraining.PAPER``.
@@ -57,7 +57,7 @@ def preset(name: Literal["minutes", "hours", "paper"], network: str = "cifar-res
 
     >>> settings = preset("minutes")
     >>> len(settings.keeps), len(settings.parts), settings.recipe.epochs
-    (8, 4, 2)
+    (12, 6, 2)
     >>> len(preset("paper").parts), preset("paper", "cifar-vgg16").recipe.epochs
     (23, 150)
     """
