@@ -20,7 +20,7 @@ SOURCE = TESTS.parent / "src" / "shapleaf"
 ROWS = """
     errors
     layers
-    _table _store _context _rng _calls _progress _ranks _ridge _grids
+    _table _store _context _rng _calls _progress _ranks _ridge _grids _draws
     records
     data
     shifts
@@ -31,6 +31,7 @@ ROWS = """
     masking
     linear
     watching
+    sensitivity
     game
     criteria
     consumers
@@ -38,8 +39,10 @@ ROWS = """
     attribution
     scanning
     budgets
+    weights
     strategies
     allocation
+    idling
     surgery
     refining
     schedules

@@ -4,6 +4,7 @@ from .cycle import Cycle, Point
 from .faithfulness import Correlation, Faithfulness
 from .graph import Axis, Blocked, Graph, Group, Op, Site, Size, Slice, TensorInfo
 from .latency import LatencyTable, TimedCall
+from .masks import Mask, Masks
 from .outcomes import Observed, Outcomes, Subject
 from .plan import Cost, Plan
 from .receipt import Edit, Effect, Receipt
@@ -23,6 +24,8 @@ __all__ = [
     "Graph",
     "Group",
     "LatencyTable",
+    "Mask",
+    "Masks",
     "Measurement",
     "Observed",
     "Op",
