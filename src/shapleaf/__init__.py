@@ -22,8 +22,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
     "MissingExtraError",
-    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes "
-    "NoiseSimilarity HeatMap Ordering Potential ExcessError Verdict Robustness Masks",
+    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes NoiseSimilarity "
+    "HeatMap Ordering Potential ExcessError Verdict Robustness Masks Cycle",
     "data": "batches take",
     "shifts": "Distribution Corruption CorruptionMix GaussianNoise UniformNoise FGSM PGD shifted "
     "distributions",
@@ -46,8 +46,9 @@ _PUBLIC = {
     "refining": "refine",
     "schedules": "OneShot Linear Cubic Geometric Schedule",
     "training": "Pruner Planner",
-    "evaluation": "evaluate faithfulness Candidate assess prune_potential excess_error verdict robustness "
-    "noise_similarity backselect heat_map",
+    "evaluation": "evaluate faithfulness Candidate assess prune_potential excess_error verdict "
+    "robustness noise_similarity backselect heat_map",
+    "retraining": "Recipe Retraining WeightPruning FilterPruning CropFlip train cycle spacing preset",
     "profiling": "profile relative_time",
     "exporting": "export",
     "slimming": "slim",

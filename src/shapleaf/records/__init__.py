@@ -1,5 +1,6 @@
 """The frozen records that travel from stage to stage."""
 
+from .cycle import Cycle, Point
 from .excess import Excess, ExcessError, Slope
 from .faithfulness import Correlation, Faithfulness
 from .features import HeatMap, Ordering
@@ -14,6 +15,7 @@ from .report import Measurement, Report
 from .robustness import ClassCounts, Flips, Measured, Robustness
 from .scores import Scores
 from .similarity import NoisePotential, NoiseSimilarity
+from .training import Training
 from .verdict import Advice, Verdict
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "ClassCounts",
     "Correlation",
     "Cost",
+    "Cycle",
     "Edit",
     "Effect",
     "Excess",
@@ -34,9 +37,9 @@ __all__ = [
     "HeatMap",
     "LatencyTable",
     "Limit",
-    "Measured",
     "Mask",
     "Masks",
+    "Measured",
     "Measurement",
     "NoisePotential",
     "NoiseSimilarity",
@@ -45,6 +48,7 @@ __all__ = [
     "Ordering",
     "Outcomes",
     "Plan",
+    "Point",
     "Pooled",
     "Potential",
     "Receipt",
@@ -58,5 +62,6 @@ __all__ = [
     "Subject",
     "TensorInfo",
     "TimedCall",
+    "Training",
     "Verdict",
 ]
