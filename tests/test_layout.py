@@ -50,6 +50,7 @@ ROWS = """
     profiling
     exporting
     slimming
+    sweeps
     testing
     demo
     _options _outputs

@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
     "MissingExtraError",
-    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes",
+    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes Sweep",
     "data": "batches take",
     "shifts": "Distribution",
     "tracing": "trace",
@@ -46,6 +46,7 @@ _PUBLIC = {
     "profiling": "profile relative_time",
     "exporting": "export",
     "slimming": "slim",
+    "sweeps": "Study sweep",
     "_progress": "quiet",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}

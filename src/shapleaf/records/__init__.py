@@ -8,6 +8,7 @@ from .plan import Cost, Plan
 from .receipt import Edit, Effect, Receipt
 from .report import Measurement, Report
 from .scores import Scores
+from .sweep import Failure, Sweep
 
 __all__ = [
     "Axis",
@@ -16,6 +17,7 @@ __all__ = [
     "Cost",
     "Edit",
     "Effect",
+    "Failure",
     "Faithfulness",
     "Graph",
     "Group",
@@ -32,6 +34,7 @@ __all__ = [
     "Size",
     "Slice",
     "Subject",
+    "Sweep",
     "TensorInfo",
     "TimedCall",
 ]
