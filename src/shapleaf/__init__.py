@@ -22,7 +22,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
     "MissingExtraError",
-    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes Sweep",
+    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes NoiseSimilarity "
+    "HeatMap Ordering Sweep",
     "data": "batches take",
     "shifts": "Distribution",
     "tracing": "trace",
