@@ -29,6 +29,24 @@ def count(number: int, noun: str, nouns: str = "") -> str:
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
+def percent(share: float | None) -> float | None:
+    """A share in percent, rounded for a table cell.
+
+    >>> percent(0.123456), percent(None)
+    (12.35, None)
+    """
+    return None if share is None else round(100 * share, 2)
+
+
+def interval(low: float | None, high: float | None, digits: int = 1) -> str | None:
+    """The ends of an interval of shares, in percent.
+
+    >>> interval(0.5, 0.75), interval(None, None)
+    ('50.0 to 75.0', None)
+    """
+    return None if low is None or high is None else f"{100 * low:.{digits}f} to {100 * high:.{digits}f}"
+
+
 def _cell(value: object) -> str:
     if value is None:
         return "-"

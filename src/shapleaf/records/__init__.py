@@ -1,30 +1,41 @@
 """The frozen records that travel from stage to stage."""
 
+from .excess import Excess, ExcessError, Slope
 from .faithfulness import Correlation, Faithfulness
 from .features import HeatMap, Ordering
 from .graph import Axis, Blocked, Graph, Group, Op, Site, Size, Slice, TensorInfo
 from .latency import LatencyTable, TimedCall
 from .outcomes import Observed, Outcomes, Subject
 from .plan import Cost, Plan
+from .potential import Limit, Pooled, Potential
 from .receipt import Edit, Effect, Receipt
 from .report import Measurement, Report
+from .robustness import ClassCounts, Flips, Measured, Robustness
 from .scores import Scores
 from .similarity import NoisePotential, NoiseSimilarity
 from .sweep import Failure, Sweep
+from .verdict import Advice, Verdict
 
 __all__ = [
+    "Advice",
     "Axis",
     "Blocked",
+    "ClassCounts",
     "Correlation",
     "Cost",
     "Edit",
     "Effect",
+    "Excess",
+    "ExcessError",
     "Failure",
     "Faithfulness",
+    "Flips",
     "Graph",
     "Group",
     "HeatMap",
     "LatencyTable",
+    "Limit",
+    "Measured",
     "Measurement",
     "NoisePotential",
     "NoiseSimilarity",
@@ -33,14 +44,19 @@ __all__ = [
     "Ordering",
     "Outcomes",
     "Plan",
+    "Pooled",
+    "Potential",
     "Receipt",
     "Report",
+    "Robustness",
     "Scores",
     "Site",
     "Size",
     "Slice",
+    "Slope",
     "Subject",
     "Sweep",
     "TensorInfo",
     "TimedCall",
+    "Verdict",
 ]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ._base import Part, Record
 from .receipt import Receipt
+from .robustness import Robustness
 from .scores import Scores
 
 
@@ -42,6 +43,7 @@ class Report(Record):
         rows: the measurements.
         receipt: what was cut, if the model was pruned by shapleaf.
         scores: what the cut was decided on.
+        robustness: what :func:`shapleaf.robustness` measured on other distributions.
         settings: data, sample counts, device, threads, versions.
 
     >>> row = Measurement(metric="latency", value=1.5, reference=3.0, unit="ms", better="lower")
@@ -56,6 +58,7 @@ class Report(Record):
     rows: tuple[Measurement, ...]
     receipt: Receipt | None = None
     scores: Scores | None = None
+    robustness: Robustness | None = None
     settings: dict[str, str] = field(default_factory=dict)
 
     def __getitem__(self, metric: str) -> Measurement:
