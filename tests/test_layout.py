@@ -45,6 +45,7 @@ ROWS = """
     schedules
     training
     evaluation
+    retraining
     reporting
     integrations
     profiling

@@ -43,6 +43,7 @@ _PUBLIC = {
     "refining": "refine",
     "schedules": "OneShot Linear Cubic Geometric Schedule",
     "training": "Pruner Planner",
+    "retraining": "Recipe train CropFlip spacing",
     "evaluation": "evaluate faithfulness Candidate",
     "profiling": "profile relative_time",
     "exporting": "export",

@@ -14,6 +14,7 @@ from .robustness import ClassCounts, Flips, Measured, Robustness
 from .scores import Scores
 from .similarity import NoisePotential, NoiseSimilarity
 from .sweep import Failure, Sweep
+from .training import Training
 from .verdict import Advice, Verdict
 
 __all__ = [
@@ -58,5 +59,6 @@ __all__ = [
     "Sweep",
     "TensorInfo",
     "TimedCall",
+    "Training",
     "Verdict",
 ]

@@ -1,0 +1,64 @@
+"""Crops and flips, image by image."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import shapleaf as sl
+from shapleaf.retraining import Augmentation, CropFlip
+
+
+def images(n: int = 6) -> torch.Tensor:
+    return torch.rand(n, 2, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_each_is_a_crop_of_the_padded_image_flipped_or_not() -> None:
+    given = images(40)
+    augment = CropFlip(pad=2, fill=(-1.0, -2.0))
+    assert isinstance(augment, Augmentation)
+    changed = augment(given, tuple(range(40)), 3)
+    assert (changed.shape, changed.dtype) == (given.shape, given.dtype)
+    found = set()
+    for before, after in zip(given, changed, strict=True):
+        padded = torch.empty(2, 9, 8, dtype=torch.float64)
+        padded[0], padded[1] = -1, -2
+        padded[:, 2:7, 2:6] = before
+        crops = {
+            (down, right, flip): crop.flip(-1) if flip else crop
+            for down in range(5)
+            for right in range(5)
+            for flip in (False, True)
+            for crop in [padded[:, down : down + 5, right : right + 4]]
+        }
+        found.add(next(where for where, crop in crops.items() if torch.allclose(crop, after)))
+    assert {down for down, _, _ in found} == {right for _, right, _ in found} == set(range(5))
+    assert {flip for _, _, flip in found} == {False, True}
+
+
+def test_what_is_drawn_depends_on_id_and_epoch_alone() -> None:
+    given, augment = images(), CropFlip(pad=2)
+    whole = augment(given, (0, 1, 2, 3, 4, 5), 1)
+    assert torch.equal(augment(given[[4, 1]], (4, 1), 1), whole[[4, 1]])
+    assert not torch.equal(augment(given, (0, 1, 2, 3, 4, 5), 2), whole)
+    assert not torch.equal(CropFlip(pad=2, seed=1)(given, (0, 1, 2, 3, 4, 5), 1), whole)
+
+
+def test_without_padding_and_flip_nothing_changes() -> None:
+    given = images()
+    assert torch.equal(CropFlip(pad=0, flip=False)(given, (0, 1, 2, 3, 4, 5), 1), given)
+
+
+def test_half_are_flipped() -> None:
+    given = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2).repeat(4000, 1, 1, 1)
+    flipped = CropFlip(pad=0)(given, tuple(range(4000)), 0)[:, 0, 0, 0].mean()
+    assert abs(flipped - 0.5) < 4 * 0.5 / 4000**0.5
+
+
+def test_unusable() -> None:
+    with pytest.raises(sl.DataError, match="pad=-1 must be a whole number"):
+        CropFlip(pad=-1)
+    with pytest.raises(sl.DataError, match=r"received \(6, 2, 5, 4\)"):
+        CropFlip(fill=(0.0, 0.0, 0.0))(images(), (0, 1, 2, 3, 4, 5), 0)
+    with pytest.raises(sl.DataError, match=r"received \(3, 4\)"):
+        CropFlip()(torch.zeros(3, 4), (0, 1, 2), 0)
