@@ -46,8 +46,8 @@ ROWS = """
     training
     evaluation
     retraining
-    reporting
     integrations
+    reporting
     profiling
     exporting
     slimming

@@ -12,8 +12,10 @@ from .._table import count, number
 from ..errors import DataError
 from ._base import Part, Record
 from .excess import ExcessError
+from .features import HeatMap
 from .outcomes import Subject
 from .potential import Potential
+from .similarity import NoiseSimilarity
 from .verdict import Verdict
 
 
@@ -136,6 +138,8 @@ class Robustness(Record):
         potential: how much each method may remove.
         excess: how much more pruned models lose to shifts; None where only nominal data were measured.
         verdict: what follows from it.
+        similarity: how alike the models respond to noise.
+        features: which models' informative pixels convince which.
         classes: right and changed predictions by class; empty for segmentations.
         class_names: of the classes.
         settings: data, seeds, versions.
@@ -146,6 +150,8 @@ class Robustness(Record):
     potential: Potential
     excess: ExcessError | None = None
     verdict: Verdict
+    similarity: NoiseSimilarity | None = None
+    features: HeatMap | None = None
     classes: tuple[ClassCounts, ...] = ()
     class_names: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
