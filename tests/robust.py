@@ -25,7 +25,8 @@ from shapleaf.records import (
 
 METHODS = ("WT", "SiPP", "FT", "PFP", "Shapley", "Shapley+refit")
 SHIFTS = {
-    "gaussian noise 3": "noise", "shot noise 3": "noise", "impulse noise 3": "noise", "speckle noise 3": "noise",
+    "gaussian noise 3": "noise", "shot noise 3": "noise", "impulse noise 3": "noise",
+    "speckle noise 3": "noise",
     "gaussian blur 3": "blur", "glass blur 3": "blur", "defocus blur 3": "blur", "motion blur 3": "blur",
     "zoom blur 3": "blur", "snow 3": "weather", "frost 3": "weather", "fog 3": "weather",
     "brightness 3": "weather", "spatter 3": "weather", "contrast 3": "digital", "elastic 3": "digital",
@@ -79,8 +80,9 @@ def robustness(
                                 low=value - 1.1, high=value + 1.0)]  # fmt: skip
             if one.method:
                 agree = 97 - 0.8 * (base - value) - 3 * one.removed
-                curves += [Measured(subject=one.name, distribution=distribution, metric="agreement", value=agree,
-                                    low=agree - 0.9, high=agree + 0.8, other=f"dense {one.net}")]  # fmt: skip
+                ends = {"low": agree - 0.9, "high": agree + 0.8, "other": f"dense {one.net}"}
+                where = {"subject": one.name, "distribution": distribution}
+                curves += [Measured(metric="agreement", value=agree, **where, **ends)]
             error = 4 + 10 * hard[distribution] + 5 * one.removed
             curves += [Measured(subject=one.name, distribution=distribution, metric="calibration error",
                                 value=error, low=error - 0.7, high=error + 0.7, better="lower")]  # fmt: skip
@@ -110,11 +112,13 @@ def _potential(
             below = [share for share in shares if share <= knee(index, hard[name])]
             values[name] = below[-1] if below else 0.0
             above = shares[len(below)] if len(below) < len(shares) else None
-            for net in range(nets):
-                limits.append(Limit(method=method, net=str(net), distribution=name, nominal=name == "clean",
-                                    family=family, delta=DELTA, value=values[name],
-                                    low=max(0, values[name] - 0.14), high=min(1, values[name] + 0.06),
-                                    probability=0.8, below=below[-2] if len(below) > 1 else 0.0, above=above))  # fmt: skip
+            low, high = max(0, values[name] - 0.14), min(1, values[name] + 0.06)
+            limits += [
+                Limit(method=method, net=str(net), distribution=name, nominal=name == "clean", family=family,
+                      delta=DELTA, value=values[name], low=low, high=high, probability=0.8,
+                      below=below[-2] if len(below) > 1 else 0.0, above=above)
+                for net in range(nets)
+            ]  # fmt: skip
         groups = [("distribution", name, [name]) for name in families]
         groups += [("nominal", "nominal", ["clean"])]
         groups += [("shifted", "shifted", [name for name in families if name != "clean"])]
@@ -125,10 +129,11 @@ def _potential(
                 continue
             found = [values[one] for one in members]
             mean, worst = sum(found) / len(found), min(found)
-            pooled.append(Pooled(method=method, delta=DELTA, scope=scope, name=name, distributions=len(members),
-                                 nets=nets, mean=mean, mean_low=max(0, mean - 0.1), mean_high=min(1, mean + 0.05),
-                                 worst=worst, worst_low=max(0, worst - 0.14), worst_high=min(1, worst + 0.06),
-                                 weakest=min(members, key=values.__getitem__)))  # fmt: skip
+            means = {"mean": mean, "mean_low": max(0, mean - 0.1), "mean_high": min(1, mean + 0.05)}
+            worsts = {"worst": worst, "worst_low": max(0, worst - 0.14), "worst_high": min(1, worst + 0.06)}
+            weakest = min(members, key=values.__getitem__)
+            where = {"scope": scope, "name": name, "distributions": len(members), "nets": nets}
+            pooled.append(Pooled(method=method, delta=DELTA, weakest=weakest, **where, **means, **worsts))
     return Potential(limits=tuple(limits), pooled=tuple(pooled), settings={"resamples": "1000"})
 
 
@@ -186,7 +191,8 @@ def _similarity(subjects: list[Subject]) -> NoiseSimilarity:
     correct = (1000 * (0.92 - level[:, None] - 0.3 * eps[None]))[..., None] + 3 * torch.tensor([-1, 0, 1])
     return NoiseSimilarity(
         subjects=tuple(mine), against=("dense 0",) * len(mine), epsilons=epsilons, examples=1000, scored=1000,
-        matching=(match[..., None] + draws).clamp(0, 1), matching_interval=(match[..., None] + ends).clamp(0, 1),
+        matching=(match[..., None] + draws).clamp(0, 1),
+        matching_interval=(match[..., None] + ends).clamp(0, 1),
         distance=(apart[..., None] + draws).clamp(0), distance_interval=(apart[..., None] + ends).clamp(0),
         correct=correct.round().long(), settings={"draws": "3"},
     )  # fmt: skip

@@ -132,7 +132,7 @@ def excess(found: ExcessError) -> Figure:
         colour = _colour(place)
         x, y = [dot.x for dot in fit.dots], [dot.y for dot in fit.dots]
         ends = [[dot.y - dot.low for dot in fit.dots], [dot.high - dot.y for dot in fit.dots]]
-        look = {"color": colour, "markersize": 3.5, "elinewidth": 0.6, "alpha": 0.8}
+        look: dict[str, Any] = {"color": colour, "markersize": 3.5, "elinewidth": 0.6, "alpha": 0.8}
         axes.errorbar(x, y, ends, fmt=_MARKERS[place % len(_MARKERS)], **look)
         label = f"{fit.method}: {fit.slope:+.1f} at 100 %"
         axes.plot([0, 100], [0, fit.slope], color=colour, linestyle=_dashes(place), label=label)
@@ -271,7 +271,7 @@ def _level(axes: Axes, value: float, label: str) -> None:
 
 def _draw(axes: Axes, line: Line, label: str, *, band: bool) -> None:
     colour = _colour(line.method)
-    look = {"linestyle": _dashes(line.method), "linewidth": 1.4, "markersize": 4.0}
+    look: dict[str, Any] = {"linestyle": _dashes(line.method), "linewidth": 1.4, "markersize": 4.0}
     x, y = [dot.x for dot in line.dots], [dot.y for dot in line.dots]
     axes.plot(x, y, color=colour, marker=_MARKERS[line.method % len(_MARKERS)], label=label or None, **look)
     if band:

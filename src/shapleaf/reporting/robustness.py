@@ -105,7 +105,7 @@ def _extent(one: Advice) -> Cell:
 
 
 def curves(robustness: Robustness, room: int = 1) -> dict[str, Any] | None:
-    """The quality on each distribution against the share removed; on nominal data, agreement and calibration."""
+    """The quality on each distribution against the share removed; on nominal data, all metrics."""
     names = series.distributions(robustness)
     if not names:
         return None
