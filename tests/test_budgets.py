@@ -106,3 +106,13 @@ def test_the_other_budgets_take_any_graph(table: sl.LatencyTable) -> None:
     for kind in (sl.Units, sl.Params, sl.Macs):
         kind(keep=0.5).check(table.graph)
         assert kind(keep=0.5).monotone
+
+
+def test_nonzeros_are_for_single_weights() -> None:
+    assert sl.Nonzeros(keep=0.1).most(1001) == 100
+    assert sl.Nonzeros(remove=0.1).most(1001) == 900
+    assert sl.Nonzeros(remove=1).most(1001) == 1000
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    scores = sl.attribute(model, sl.trace(model, torch.zeros(1, 3)), None, sl.WeightNorm())
+    with pytest.raises(sl.BudgetError, match=r"Nonzeros\(keep=0.5\) counts single weights"):
+        sl.allocate(scores, sl.Nonzeros(keep=0.5))

@@ -31,6 +31,7 @@ ROWS = """
     masking
     linear
     watching
+    sensitivity
     game
     criteria
     consumers
@@ -38,6 +39,7 @@ ROWS = """
     attribution
     scanning
     budgets
+    weights
     strategies
     allocation
     surgery

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import shapleaf as sl
-from shapleaf.watching import watch
+from shapleaf.watching import Uses, multiplied, visit, watch
 from zoo import Apply, conv, example, settle, state
 
 VECTORS, MAPS = example(5, 6), example(4, 3, 6, 6)
@@ -114,4 +114,36 @@ def test_calls_that_do_not_run_or_are_no_layer() -> None:
     before = state(model)
     with pytest.raises(sl.PlanError, match=":relu#0 multiplies in a way"):
         watch(model, MAPS, [":relu#0"])
+    assert state(model) == before
+
+
+def test_which_calls_take_each_parameter() -> None:
+    model = settle(nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 4)))
+    uses = Uses(model)
+    with torch.no_grad(), uses:
+        model(VECTORS)
+    assert uses.of["0.weight"] == uses.of["0.bias"] == ["0:linear#0"]
+    assert uses.of["1.weight"] == ["1:layer_norm#0"]
+    assert uses.linear == {"0:linear#0", "2:linear#0"}
+
+
+def test_weights_that_nothing_but_linear_layers_read() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 2)).double()
+    assert multiplied(model, VECTORS) == ("0.weight", "1.weight", "3.weight")
+    model[1].weight = model[0].weight
+    assert multiplied(model, VECTORS) == ("0.weight", "3.weight")  # once
+    model[3] = nn.utils.parametrizations.weight_norm(model[3])
+    assert multiplied(model, VECTORS) == ("0.weight",)  # the norm's parts are no weights of a product
+    both = Apply(lambda self, x: self.out(self.words(x)), words=nn.Embedding(5, 3), out=nn.Linear(3, 5))
+    assert multiplied(both, torch.tensor([[1, 4]])) == ("out.weight",)
+    both.out.weight = both.words.weight
+    assert multiplied(both, torch.tensor([[1, 4]])) == ()
+
+
+def test_calls_are_shown_as_they_run() -> None:
+    model = summing(torch.add).train()
+    before = state(model)
+    seen: list[tuple[str, tuple[int, ...]]] = []
+    visit(model, MAPS, {"a.weight", "s.weight"}, lambda name, layer: seen.append((name, layer.input.shape)))
+    assert seen == [("a.weight", (4, 3, 6, 6)), ("s.weight", (4, 3, 6, 6))]
     assert state(model) == before

@@ -654,3 +654,27 @@ def lived_in(model: nn.Module, inputs: Any) -> nn.Module:
     next(iter(model.parameters())).requires_grad_(False)
     sum(t.sum() for t in forward(model, inputs) if t.requires_grad).backward()
     return model
+
+
+class Shortcut(nn.Module):
+    """Two convolutions and their shortcut."""
+
+    def __init__(self, i: int, o: int, stride: int) -> None:
+        super().__init__()
+        self.a, self.b = conv(i, o, stride=stride, bias=False), conv(o, o, bias=False)
+        self.na, self.nb = nn.BatchNorm2d(o), nn.BatchNorm2d(o)
+        self.short = nn.Sequential()
+        if stride > 1:
+            self.short = nn.Sequential(nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.short(x) + self.nb(self.b(F.relu(self.na(self.a(x))))))
+
+
+def resnet20() -> nn.Module:
+    """Of CIFAR-10, with 1x1 convolutions as shortcuts (option B)."""
+    widths = [(16, 16, 1)] * 3 + [(16, 32, 2)] + [(32, 32, 1)] * 2 + [(32, 64, 2)] + [(64, 64, 1)] * 2
+    return nn.Sequential(
+        conv(3, 16, bias=False), nn.BatchNorm2d(16), nn.ReLU(), *(Shortcut(*w) for w in widths),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
+    )  # fmt: skip

@@ -22,8 +22,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
     "MissingExtraError",
-    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes NoiseSimilarity "
-    "HeatMap Ordering Sweep",
+    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes Masks "
+    "NoiseSimilarity HeatMap Ordering Sweep",
     "data": "batches take",
     "shifts": "Distribution",
     "tracing": "trace",
@@ -36,7 +36,8 @@ _PUBLIC = {
     "aggregation": "Mean MeanPlusStd AbsMean Quantile",
     "attribution": "attribute",
     "scanning": "scan",
-    "budgets": "Units Params Macs Latency",
+    "budgets": "Units Params Macs Latency Nonzeros",
+    "weights": "sparsify sparsified hold Magnitude",
     "strategies": "Global Uniform Tradeoff",
     "allocation": "allocate plan",
     "surgery": "prune prune_ replay FoldMean LeastSquares RecalibrateBatchNorm Distill",

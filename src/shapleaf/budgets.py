@@ -68,7 +68,11 @@ class Budget:
 
     def limit(self, full: Cost) -> int:
         """The most that may remain."""
-        total, value = self.measure(full), self._amount
+        return self.most(self.measure(full))
+
+    def most(self, total: int) -> int:
+        """The most that may remain of so much."""
+        value = self._amount
         amount = Fraction(repr(value)) * total if isinstance(value, float) else value
         return math.floor(amount if self.keep is not None else total - amount)
 
@@ -108,6 +112,28 @@ class Macs(Budget):
     """
 
     __str__ = Budget.__str__
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nonzeros(Budget):
+    """A budget on single weights: the scalars that are not zero, among all parameters of the model as it is.
+
+    Biases and norms count, though no weight of theirs is removed (Liebenwein et al. 2021). It is one for
+    :func:`shapleaf.sparsify`; whole units are removed by the others.
+
+    >>> Nonzeros(keep=0.29).most(100), Nonzeros(remove=30).most(100)
+    (29, 70)
+    """
+
+    unit: ClassVar[str] = "non-zero parameters"
+
+    __str__ = Budget.__str__
+
+    def check(self, graph: Graph) -> None:
+        """Refuse any graph: units are not counted by their weights' values."""
+        raise BudgetError(
+            f"{self} counts single weights, which shapleaf.sparsify removes; for whole units use Params."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,6 +62,44 @@ def watch(model: nn.Module, inputs: Any, calls: Sequence[str]) -> dict[str, list
             f"the model does not call {missing[0]} on these data; trace it with inputs like them."
         )
     return watcher.seen
+
+
+class Uses(Calls):
+    """Which calls take each parameter, in the order in which they run.
+
+    Attributes:
+        of: parameter to the names of these calls.
+        linear: the calls among all that are linear layers'.
+
+    >>> model = nn.Sequential(nn.Linear(3, 2), nn.PReLU())
+    >>> uses = Uses(model)
+    >>> with uses:
+    ...     _ = model(torch.ones(4, 3))
+    >>> uses.of["0.weight"], uses.linear
+    (['0:linear#0'], {'0:linear#0'})
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self._known = {id(p): name for name, p in model.named_parameters()}
+        self.of: dict[str, list[str]] = {}
+        self.linear: set[str] = set()
+
+    def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        out = func(*args, **kwargs)
+        if not _context.tensors(out):  # a size or a device, asked of a parameter
+            return out
+        if reading(key, args, kwargs):
+            self.linear.add(key)
+        for tensor in _context.tensors((args, kwargs)):
+            name = self._known.get(id(tensor)) or self._known.get(id(tensor._base))
+            part = (
+                isinstance(out, Tensor) and out._base is not None and self._known.get(id(out._base)) == name
+            )
+            if name and not part:  # a view taken of a parameter is no use of it yet
+                calls = self.of.setdefault(name, [])
+                calls += [] if key in calls else [key]
+        return out
 
 
 class _Enough(Exception):  # noqa: N818 - no error
@@ -139,3 +177,55 @@ def _factor(given: dict[str, Any]) -> Tensor:
     """What a BatchNorm in eval mode multiplies each channel by."""
     weight = 1 if given["weight"] is None else given["weight"]
     return weight / (given["running_var"] + given["eps"]).sqrt()  # type: ignore[no-any-return]
+
+
+def multiplied(model: nn.Module, inputs: Any) -> tuple[str, ...]:
+    """The parameters by which linear layers multiply, and that nothing else reads, in the model's order.
+
+    So biases, norms, embeddings, and weights that are computed from other parameters are none of them.
+
+    >>> model = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 2), nn.LayerNorm(2))
+    >>> multiplied(model, torch.tensor([[1, 4]]))
+    ('1.weight',)
+    """
+    uses = Uses(model)
+    with torch.no_grad(), _context.inference(model), uses:
+        _context.forward(model, inputs)
+    seen: set[str] = set()
+    visit(model, inputs, dict(model.named_parameters()), lambda name, _: seen.add(name))
+    return tuple(
+        name for name, _ in model.named_parameters() if name in seen and uses.linear.issuperset(uses.of[name])
+    )
+
+
+def visit(model: nn.Module, inputs: Any, names: Container[str], see: Callable[[str, Linear], object]) -> None:
+    """Run a model in eval mode and show every call by which a linear layer multiplies by these parameters.
+
+    Args:
+        model: the model.
+        inputs: what it is given.
+        names: the parameters that matter.
+        see: is given the name of the parameter that the weights are, or are a view of, and the call; the
+            tensors are the run's own.
+
+    >>> model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
+    >>> visit(model, torch.ones(4, 3), ["2.weight"], lambda name, layer: print(name, layer.input.shape))
+    2.weight torch.Size([4, 2])
+    """
+    with torch.no_grad(), _context.inference(model), _Visitor(model, names, see):
+        _context.forward(model, inputs)
+
+
+class _Visitor(Calls):
+    def __init__(self, model: nn.Module, names: Container[str], see: Callable[[str, Linear], object]) -> None:
+        super().__init__(model)
+        self._known = {id(p): name for name, p in model.named_parameters()}
+        self._wanted, self._see = names, see
+
+    def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        layer = reading(key, args, kwargs)
+        if layer is not None:
+            name = self._known.get(id(layer.weight)) or self._known.get(id(layer.weight._base))
+            if name is not None and name in self._wanted:
+                self._see(name, layer)
+        return func(*args, **kwargs)

@@ -5,6 +5,7 @@ from .faithfulness import Correlation, Faithfulness
 from .features import HeatMap, Ordering
 from .graph import Axis, Blocked, Graph, Group, Op, Site, Size, Slice, TensorInfo
 from .latency import LatencyTable, TimedCall
+from .masks import Mask, Masks
 from .outcomes import Observed, Outcomes, Subject
 from .plan import Cost, Plan
 from .potential import Limit, Pooled, Potential
@@ -36,6 +37,8 @@ __all__ = [
     "HeatMap",
     "LatencyTable",
     "Limit",
+    "Mask",
+    "Masks",
     "Measured",
     "Measurement",
     "NoisePotential",

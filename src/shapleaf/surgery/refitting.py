@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,15 +11,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from .. import _context
-from .._calls import Calls
 from .._progress import progress
 from .._ridge import Ridge
 from ..cuts import slicing
 from ..data import Batch, batches
 from ..errors import PlanError
-from ..linear import Linear, places, reading
+from ..linear import Linear, places
 from ..records import Plan
-from ..watching import Seen, watch
+from ..watching import Seen, Uses, watch
 from .compensation import add_bias, unbiased
 
 
@@ -68,32 +67,6 @@ class LeastSquares:
         return notes
 
 
-class _Uses(Calls):
-    """Which calls take each parameter, in the order in which they run."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        self._known = {id(p): name for name, p in model.named_parameters()}
-        self.of: dict[str, list[str]] = {}
-        self.linear: set[str] = set()
-
-    def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        out = func(*args, **kwargs)
-        if not _context.tensors(out):  # a size or a device, asked of a parameter
-            return out
-        if reading(key, args, kwargs):
-            self.linear.add(key)
-        for tensor in _context.tensors((args, kwargs)):
-            name = self._known.get(id(tensor)) or self._known.get(id(tensor._base))
-            part = (
-                isinstance(out, Tensor) and out._base is not None and self._known.get(id(out._base)) == name
-            )
-            if name and not part:  # a view taken of a parameter is no use of it yet
-                calls = self.of.setdefault(name, [])
-                calls += [] if key in calls else [key]
-        return out
-
-
 def _layers(
     model: nn.Module, plan: Plan, batch: Batch
 ) -> tuple[list[tuple[str, tuple[str, ...]]], tuple[str, ...]]:
@@ -101,7 +74,7 @@ def _layers(
     reads: dict[str, str] = {
         site.call: site.weight for name in plan.pruned for site in plan.graph[name].sites if site.weight
     }
-    uses = _Uses(model)
+    uses = Uses(model)
     with torch.no_grad(), _context.inference(model), uses:
         _context.forward(model, batch[:2].inputs)
     found, notes = [], []

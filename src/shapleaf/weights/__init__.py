@@ -1,0 +1,22 @@
+"""Pruning of single weights: criteria, masks that meet a budget, and what holds them."""
+
+from .choosing import Choice, Kept, Study, WeightCriterion, top
+from .counting import nonzeros, prunable
+from .criteria import Magnitude
+from .holding import Hold, hold, sparsified
+from .sparsify import sparsify
+
+__all__ = [
+    "Choice",
+    "Hold",
+    "Kept",
+    "Magnitude",
+    "Study",
+    "WeightCriterion",
+    "hold",
+    "nonzeros",
+    "prunable",
+    "sparsified",
+    "sparsify",
+    "top",
+]
