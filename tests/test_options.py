@@ -42,6 +42,8 @@ def test_bad_budgets(words: tuple[Any, ...], message: str) -> None:
 
 def test_criteria() -> None:
     assert _options.criterion("taylor-signed") == sl.Taylor(signed=True)
+    assert _options.criterion("pfp") == sl.PFP()
+    assert _options.criterion("thinet") == sl.ThiNet()
     assert _options.criterion("shapleaf.criteria:WeightNorm") == sl.WeightNorm()
     with pytest.raises(sl.CriterionError, match="no criterion is named 'magic'; there are shapley, "):
         _options.criterion("magic")
@@ -74,7 +76,10 @@ def test_sampling_options_make_the_estimator_adaptive() -> None:
 
 def test_strategies() -> None:
     assert _options.strategy("uniform") == sl.Uniform()
-    with pytest.raises(sl.BudgetError, match="--strategy 'best': expected tradeoff, uniform, global"):
+    assert _options.strategy("error-level") == sl.ErrorLevel()
+    with pytest.raises(
+        sl.BudgetError, match="--strategy 'best': expected tradeoff, uniform, global, error-level"
+    ):
         _options.strategy("best")
 
 

@@ -409,7 +409,7 @@ def test_planner_measures_curves_only_where_the_strategy_needs_them(monkeypatch:
 
     seen: list[sl.Scores] = []
     monkeypatch.setattr(training, "curved", lambda model, scores, data, loss: seen.append(scores) or 1 / 0)
-    for strategy in (sl.Global(), sl.Uniform()):
+    for strategy in (sl.Global(), sl.Uniform(), sl.ErrorLevel()):
         sl.Planner(criterion=sl.Taylor(), strategy=strategy)(network(), DATA, sl.Macs(keep=0.5))
     assert seen == []
     with pytest.raises(ZeroDivisionError):

@@ -63,7 +63,7 @@ Remove = Annotated[str | None, _option("How much must go: 0.5, 50% or a whole nu
 EffortName = Annotated[
     str, _option("fast (refit), balanced (and distil), or best (distil for longer).", "--effort")
 ]
-StrategyName = Annotated[str, _option("tradeoff, uniform or global.", "--strategy")]
+StrategyName = Annotated[str, _option("tradeoff, uniform, global or error-level.", "--strategy")]
 Out = Annotated[Path, _option("Where to write.", "--out", "-o")]
 Json = Annotated[bool, _option("Print the result as JSON.", "--json")]
 Quiet = Annotated[bool, _option("No progress bars and no tables.", "--quiet", "-q")]
@@ -103,6 +103,8 @@ def criterion(name: str) -> Criterion:
         "sensitivity": sl.Sensitivity(),
         "apoz": sl.APoZ(),
         "weight-norm": sl.WeightNorm(),
+        "pfp": sl.PFP(),
+        "thinet": sl.ThiNet(),
         "optimal-brain-surgeon": sl.OptimalBrainSurgeon(felt=True),
         "random": sl.Random(),
     }
@@ -164,10 +166,15 @@ def _bytes(text: str) -> int:
 
 
 def strategy(name: str) -> Strategy:
-    """``tradeoff``, ``uniform`` or ``global``."""
+    """``tradeoff``, ``uniform``, ``global`` or ``error-level``."""
     import shapleaf as sl
 
-    known: dict[str, Strategy] = {"tradeoff": sl.Tradeoff(), "uniform": sl.Uniform(), "global": sl.Global()}
+    known: dict[str, Strategy] = {
+        "tradeoff": sl.Tradeoff(),
+        "uniform": sl.Uniform(),
+        "global": sl.Global(),
+        "error-level": sl.ErrorLevel(),
+    }
     if name not in known:
         raise BudgetError(f"--strategy {name!r}: expected {', '.join(known)}.")
     return known[name]

@@ -59,7 +59,8 @@ def allocate(
     Args:
         scores: aggregated scores, ``(units,)`` for each group.
         budget: ``Units``, ``Params``, ``Macs`` or ``Latency``; fractions of units refer to the scored groups.
-        strategy: ``Global()`` (the default), ``Uniform()``, or ``Tradeoff()`` on scanned scores.
+        strategy: ``Global()`` (the default), ``Uniform()``, ``ErrorLevel()`` on sensitivities, or
+            ``Tradeoff()`` on scanned scores.
         min_keep: every group keeps at least so many units.
         multiple_of: groups that lose units keep a multiple of this if they are wide enough (at least
             four times it; half of it in a group half as wide, and so on): odd widths run slower than

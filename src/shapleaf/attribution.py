@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_map
 from . import __version__, _context
 from ._progress import progress
 from .aggregation import Aggregation, MeanPlusStd, State
-from .consumers import consumers, feeling
-from .criteria import Criterion, Elimination, Needs, Probe, Shapley
+from .consumers import consumers, feeling, layers
+from .criteria import OF_LAYERS, Criterion, Elimination, Needs, Probe, Shapley
 from .data import Batch, batches
 from .errors import CriterionError
 from .game import Estimate
@@ -69,8 +69,7 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
     criterion = criterion or Shapley()
     graph.check(model)
     chosen = graph.groups if groups is None else graph.select(*groups)
-    # What is measured of layers, not of examples, has nothing to aggregate.
-    tally = _Tally(aggregate if criterion.needs & ~Needs.CONSUMERS else None)
+    tally = _Tally(aggregate if criterion.needs & ~OF_LAYERS else None)
     with _context.inference(model):
         if not criterion.needs:
             tally.samples = 0
@@ -78,7 +77,7 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
                 probe = Probe(group, model, seed, criterion.needs)
                 tally.add(group, criterion.score(probe), None)
         else:
-            driver = next((run for need, run in _DRIVERS if need in criterion.needs), _differentiate)
+            driver = next((run for need, run in _DRIVERS if need & criterion.needs), _differentiate)
             driver(_Task(model, chosen, data, criterion, loss, seed), tally)
     return tally.scores(graph, criterion, loss, seed)
 
@@ -163,7 +162,7 @@ class _Tally:
             if error is not None:
                 stderr[name] = error
         settings = {
-            "aggregate": "none" if self.curves else repr(self.aggregate) if criterion.needs else "none",
+            "aggregate": repr(self.aggregate) if criterion.needs & ~OF_LAYERS else "none",
             "loss": getattr(loss, "__name__", repr(loss)) if criterion.needs else "none",
             "seed": str(seed),
             "shapleaf": __version__,
@@ -204,14 +203,18 @@ def _play(task: _Task, tally: _Tally) -> None:
                 break
 
 
-def _eliminate(task: _Task, tally: _Tally) -> None:
+def _by_layer(task: _Task, tally: _Tally) -> None:
     felt = getattr(task.criterion, "felt", False)
     data = list(task.batches(labelled=felt))
     tally.samples = sum(batch.examples for batch in data)
+    ids = tuple(example for batch in data for example in batch.ids)
     weights = feeling(task.model, task.groups, data, task.loss) if felt else {}
     with progress("attribute", len(task.groups)) as step:
         for group in task.groups:
-            probe = task.probe(group, ())(regress=partial(consumers, task.model, group, data, weights))
+            probe = task.probe(group, ids)(
+                regress=partial(consumers, task.model, group, data, weights),
+                run=partial(layers, task.model, group, data),
+            )
             tally.add(group, task.criterion.score(probe), None)
             step(group.name)
 
@@ -236,7 +239,7 @@ def _differentiate(task: _Task, tally: _Tally) -> None:
             step("")
 
 
-_DRIVERS = ((Needs.GAME, _play), (Needs.CONSUMERS, _eliminate))
+_DRIVERS = ((Needs.GAME, _play), (OF_LAYERS, _by_layer))
 
 
 Key = tuple[int, bytes]

@@ -1,4 +1,4 @@
-"""The layers that read a group, as regressions: moments of what they read, and how the loss feels them."""
+"""The layers that read a group: as they run, and as regressions that the loss feels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from . import _context
 from ._calls import Calls, channel_axis
-from .criteria import Consumer
+from .criteria import Consumer, Layer
 from .data import Batch
 from .errors import CriterionError
 from .linear import Linear, places
@@ -19,6 +19,30 @@ from .watching import watch
 
 WIDEST = 1024
 """Convolutions with more features are seen through as many components of each channel's patches as fit."""
+
+
+def layers(model: nn.Module, group: Group, data: Sequence[Batch]) -> Iterator[Layer]:
+    """The layers with weights that read a group, as they run on the examples, batch by batch.
+
+    Args:
+        model: the model.
+        group: the group that is read.
+        data: the examples, on the model's device.
+
+    Raises:
+        CriterionError: a layer reads units in a way that no matrix tells.
+
+    >>> import shapleaf as sl
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> group = sl.trace(model, torch.zeros(1, 3))["0"]
+    >>> [(one.call, one.units.tolist()) for one in layers(model, group, [Batch(torch.randn(5, 3))])]
+    [('2:linear#0', [[0, 1, 2, 3]])]
+    """
+    sites = {site.call: site for site in group.sites if site.weight}
+    for batch in data if sites else ():
+        for call, seen in watch(model, batch.inputs, [*sites]).items():
+            for step, one in enumerate(seen):
+                yield Layer(call, step, one.layer, _units(sites[call], one.layer), batch.ids)
 
 
 def consumers(

@@ -24,7 +24,7 @@ from .errors import BudgetError, DataError, PlanError
 from .records import Cost, Graph, Group, Plan, Receipt, Scores
 from .scanning import curved
 from .schedules import Schedule
-from .strategies import Global, Strategy, Tradeoff, Uniform
+from .strategies import ErrorLevel, Global, Strategy, Tradeoff, Uniform
 from .surgery import Compensation, LeastSquares, optimizers, prune_, replay
 from .tracing import trace
 
@@ -41,7 +41,8 @@ class Planner:
     Args:
         criterion: how units are scored; ``OptimalBrainSurgeon(felt=True)`` by default.
         strategy: how the budget is spread over the groups; ``Tradeoff()`` by default. The curves that it
-            needs are measured where the criterion has none, unless it is ``Global()`` or ``Uniform()``.
+            needs are measured where the criterion has none, unless it is ``Global()``, ``Uniform()``
+            or ``ErrorLevel()``.
         loss: ``f(output, target)``, one value per example.
         groups: shell patterns of the groups to prune; all by default.
         min_keep, multiple_of: as for :func:`shapleaf.allocate`.
@@ -72,7 +73,7 @@ class Planner:
         graph = _traced(model, data)
         criterion = self.criterion or OptimalBrainSurgeon(felt=True)
         scores = attribute(model, graph, data, criterion, loss=self.loss, groups=self.groups, seed=self.seed)
-        if not isinstance(self.strategy, Global | Uniform):
+        if not isinstance(self.strategy, Global | Uniform | ErrorLevel):
             scores = curved(model, scores, data, loss=self.loss)
         return self.allocate(scores, budget, self.strategy or Tradeoff())
 

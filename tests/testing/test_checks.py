@@ -32,6 +32,7 @@ CRITERIA = [
 VARIANTS = [
     sl.WeightNorm(2.0),
     sl.Taylor(signed=True),
+    sl.PFP("sum"),
     sl.LeaveOneOut(sl.CalibrationMean()),
     sl.Shapley(sl.Exact()),
     sl.Shapley(sl.Permutation(4)),
@@ -43,9 +44,17 @@ VARIANTS = [
 
 
 def test_every_criterion_of_the_library_is_checked() -> None:
-    assert {"Random", "WeightNorm", "APoZ", "Sensitivity", "Taylor", "LeaveOneOut", "Shapley"} <= {
-        kind.__name__ for kind in CRITERIA
-    }
+    assert {
+        "Random",
+        "WeightNorm",
+        "APoZ",
+        "Sensitivity",
+        "Taylor",
+        "LeaveOneOut",
+        "Shapley",
+        "PFP",
+        "ThiNet",
+    } <= {kind.__name__ for kind in CRITERIA}
 
 
 @pytest.mark.parametrize("kind", CRITERIA, ids=lambda kind: kind.__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import CriterionError
 from ..game.game import Estimate
 from ..game.layer import LayerGame
+from ..linear import Linear
 from ..records import Group
 
 
@@ -30,6 +31,11 @@ class Needs(enum.Flag):
     MASK_GRADIENT = enum.auto()
     GAME = enum.auto()
     CONSUMERS = enum.auto()
+    LAYERS = enum.auto()
+
+
+OF_LAYERS = Needs.CONSUMERS | Needs.LAYERS
+"""What is measured of layers, not of examples: one score per unit, with nothing to aggregate."""
 
 
 class Elimination(NamedTuple):
@@ -70,11 +76,40 @@ class Consumer:
     felt: Tensor
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """A layer with weights as it ran, reading units of a group, on some examples.
+
+    Attributes:
+        call: the name of the call.
+        step: which run under this name it was, of one recurrence.
+        linear: what it read and multiplied by.
+        units: the unit of every input channel, ``(groups, channels)``, -1 where it is none of the group's.
+        ids: number of each example in the whole data.
+
+    >>> linear = Linear(torch.ones(2, 6), torch.ones(4, 6))  # three features of each of two units
+    >>> Layer("b:linear#0", 0, linear, torch.tensor([[0, 0, 0, 1, 1, 1]]), (0, 1)).owners.tolist()
+    [[0, 0, 0, 1, 1, 1]]
+    """
+
+    call: str
+    step: int
+    linear: Linear
+    units: Tensor
+    ids: tuple[int, ...]
+
+    @property
+    def owners(self) -> Tensor:
+        """The unit of every feature, ``(groups, features)``."""
+        features = self.linear.matrix().shape[1]
+        return self.units.repeat_interleave(features // self.units.shape[1], 1)
+
+
 @runtime_checkable
 class Criterion(Protocol):
     """Scores the units of one group; configuration only, no model and no data.
 
-    ``score`` returns ``(units,)`` if it needs nothing, else ``(examples, units)``, or an
+    ``score`` returns ``(units,)`` if it needs nothing or layers, else ``(examples, units)``, or an
     :class:`~shapleaf.game.Estimate`; an :class:`Elimination` if it needs consumers; higher means needed
     more. A criterion that draws at random uses
     ``probe.seed``. A user's own needs no base class:
@@ -123,6 +158,7 @@ class Probe:
     mask_gradients: Tensor | None = None
     play: Callable[[], LayerGame] | None = None
     regress: Callable[[], list[Consumer]] | None = None
+    run: Callable[[], Iterator[Layer]] | None = None
 
     @property
     def activation(self) -> Tensor:
@@ -156,6 +192,13 @@ class Probe:
         self._allow(Needs.CONSUMERS, "consumers")
         assert self.regress is not None
         return self.regress()
+
+    @property
+    def layers(self) -> Iterator[Layer]:
+        """The layers with weights that read the group, as they run, batch by batch."""
+        self._allow(Needs.LAYERS, "layers")
+        assert self.run is not None
+        return self.run()
 
     def incoming(self) -> Tensor:
         """The weights that produce each unit, ``(units, weights)``; biases and norms excluded.

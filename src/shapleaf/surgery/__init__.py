@@ -6,6 +6,7 @@ from .folding import FoldMean
 from .prune import Pruned, prune, prune_, replay
 from .recalibration import RecalibrateBatchNorm
 from .refitting import LeastSquares
+from .reweighing import Reweigh, redraw
 
 __all__ = [
     "Compensation",
@@ -14,7 +15,9 @@ __all__ = [
     "LeastSquares",
     "Pruned",
     "RecalibrateBatchNorm",
+    "Reweigh",
     "prune",
     "prune_",
+    "redraw",
     "replay",
 ]

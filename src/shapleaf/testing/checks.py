@@ -19,7 +19,7 @@ from .. import _context
 from .._rng import stream
 from ..allocation import plan as make_plan
 from ..attribution import attribute
-from ..criteria import Criterion, Needs
+from ..criteria import OF_LAYERS, Criterion, Needs
 from ..masking import masked
 from ..records import Graph, Group, Plan
 from ..surgery import prune
@@ -155,7 +155,7 @@ def _check_on(model: nn.Module, shape: tuple[int, ...], criterion: Criterion) ->
         parameter.grad = torch.ones_like(parameter)
     with untouched(model):
         scores = score(model)
-    rows = (_EXAMPLES,) if criterion.needs & ~Needs.CONSUMERS else ()  # layers have no examples
+    rows = (_EXAMPLES,) if criterion.needs & ~OF_LAYERS else ()  # layers have no examples
     for group in graph:
         expected, received = (*rows, group.size), tuple(scores[group.name].shape)
         require(received == expected, f"scores of shape {received}, expected {expected}")
