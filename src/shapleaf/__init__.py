@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
     "MissingExtraError",
-    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes Masks "
+    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes Cycle Masks "
     "NoiseSimilarity HeatMap Ordering Sweep",
     "data": "batches take",
     "shifts": "Distribution",
@@ -32,7 +32,7 @@ _PUBLIC = {
     "masking": "masked Zero CalibrationMean",
     "game": "Exact Permutation Path OwenMoments Corrected Regression DASP Adaptive Estimate",
     "criteria": "Random WeightNorm APoZ Sensitivity Taylor LeaveOneOut Shapley OptimalBrainSurgeon "
-    "PFP ThiNet sample_size Criterion Needs",
+    "Criterion Needs PFP ThiNet sample_size",
     "aggregation": "Mean MeanPlusStd AbsMean Quantile",
     "attribution": "attribute",
     "scanning": "scan",
@@ -41,11 +41,11 @@ _PUBLIC = {
     "strategies": "Global Uniform Tradeoff ErrorLevel",
     "allocation": "allocate plan",
     "idling": "idle",
-    "surgery": "prune prune_ replay redraw FoldMean LeastSquares RecalibrateBatchNorm Reweigh Distill",
+    "surgery": "prune prune_ replay FoldMean LeastSquares RecalibrateBatchNorm Distill redraw Reweigh",
     "refining": "refine",
     "schedules": "OneShot Linear Cubic Geometric Schedule",
     "training": "Pruner Planner",
-    "retraining": "Recipe train CropFlip spacing",
+    "retraining": "Recipe Retraining FilterPruning CropFlip train cycle spacing preset",
     "evaluation": "evaluate faithfulness Candidate",
     "profiling": "profile relative_time",
     "exporting": "export",

@@ -147,6 +147,24 @@ def load(cls: type[R], path: str | os.PathLike[str]) -> R:
     return unpack(cls, header, tensors, where=path)
 
 
+def kind(path: str | os.PathLike[str]) -> str:
+    """The class of the record in a file, by its name; empty where there is none.
+
+    Raises:
+        DataError: the file is missing, or no record.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = json.loads((file.metadata() or {})[_KEY])
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    return str(found.get("kind", "")) if isinstance(found, dict) else ""
+
+
 def unpack(
     cls: type[R], header: str, tensors: Mapping[str, torch.Tensor], *, where: str | os.PathLike[str]
 ) -> R:

@@ -1,5 +1,6 @@
 """The frozen records that travel from stage to stage."""
 
+from .cycle import Cycle, Point
 from .excess import Excess, ExcessError, Slope
 from .faithfulness import Correlation, Faithfulness
 from .features import HeatMap, Ordering
@@ -25,6 +26,7 @@ __all__ = [
     "ClassCounts",
     "Correlation",
     "Cost",
+    "Cycle",
     "Edit",
     "Effect",
     "Excess",
@@ -48,6 +50,7 @@ __all__ = [
     "Ordering",
     "Outcomes",
     "Plan",
+    "Point",
     "Pooled",
     "Potential",
     "Receipt",

@@ -1,11 +1,15 @@
 """Pruning and retraining, again and again: recipes, training that survives its process, and whole cycles."""
 
 from .augmentation import Augmentation, CropFlip
+from .cycles import Retraining, cycle
+from .methods import METHODS, FilterPruning, Method, NoPruning
+from .presets import preset
 from .recipes import RECIPES, Constant, Cosine, Decay, Every, Milestones, Poly, Recipe, learning_rate
 from .spacings import PAPER, chunks, spacing
 from .train import train
 
 __all__ = [
+    "METHODS",
     "PAPER",
     "RECIPES",
     "Augmentation",
@@ -14,11 +18,17 @@ __all__ = [
     "CropFlip",
     "Decay",
     "Every",
+    "FilterPruning",
+    "Method",
     "Milestones",
+    "NoPruning",
     "Poly",
     "Recipe",
+    "Retraining",
     "chunks",
+    "cycle",
     "learning_rate",
+    "preset",
     "spacing",
     "train",
 ]

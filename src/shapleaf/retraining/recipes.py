@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol, runtime_checkable
 
 from .. import _context
 from ..errors import DataError
@@ -91,7 +91,7 @@ class Cosine:
         return round((1 + math.cos(math.pi * min(epoch / epochs, 1.0))) / 2, 15)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Recipe:
     """How a network is trained: stochastic gradient descent, its schedule and what changes the inputs.
 
@@ -141,14 +141,23 @@ class Recipe:
             raise DataError("Recipe: nesterov=True needs a momentum above 0.")
 
     def __repr__(self) -> str:
-        told = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        # A function prints with its address, which is another in each process.
-        told["loss"] = f"{self.loss.__module__}.{self.loss.__qualname__}" if _named(self.loss) else self.loss
-        return f"Recipe({', '.join(f'{name}={value}' for name, value in told.items())})"
+        return described(self)
 
 
-def _named(loss: object) -> bool:
-    return hasattr(loss, "__module__") and hasattr(loss, "__qualname__")
+def described(config: Any) -> str:
+    """A frozen dataclass as written in Python; it prints alike in every process.
+
+    A function in it is told by its name: it would print with its address.
+
+    >>> described(Milestones((3,))), described(Recipe(epochs=2)).split(", ")[-1]
+    ('Milestones(at=(3,), gamma=0.1)', 'loss=shapleaf._context.cross_entropy)')
+    """
+    told = {one.name: getattr(config, one.name) for one in fields(config)}
+    named = {
+        name: f"{value.__module__}.{value.__qualname__}" if hasattr(value, "__qualname__") else repr(value)
+        for name, value in told.items()
+    }
+    return f"{type(config).__name__}({', '.join(f'{name}={value}' for name, value in named.items())})"
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
