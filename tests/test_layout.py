@@ -64,6 +64,8 @@ ROWS = """
 
 LATE = {("records.report", "reporting.html"), ("records.cycle", "retraining.rebuilding")}
 """Imports inside functions that point down: a report renders itself, a cycle builds its networks."""
+LATE = {("records.report", "reporting.html"), ("shifts.digital", "integrations")}
+"""Imports inside functions that point down: a report renders itself when asked, JPEG needs Pillow."""
 
 UNMIRRORED = {"errors"}
 """Modules without behaviour of their own."""

@@ -25,7 +25,8 @@ _PUBLIC = {
     "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes Cycle Masks "
     "NoiseSimilarity HeatMap Ordering Sweep",
     "data": "batches take",
-    "shifts": "Distribution",
+    "shifts": "Distribution Corruption CorruptionMix GaussianNoise UniformNoise FGSM PGD shifted "
+    "distributions",
     "tracing": "trace",
     "programs": "program",
     "costs": "cost",

@@ -24,9 +24,10 @@ Split = Literal["train", "test"]
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 IMAGENET: Statistics = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CIFAR10: Statistics = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 _TEN = tuple("0123456789")
-_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -173,15 +174,16 @@ def load_data(
         classes=found.classes,
         ids=torch.arange(len(found.labels)),
         shape=shape,
-        mean=_per_channel("mean", mean, found.statistics[0], channels),
-        std=_per_channel("std", std, found.statistics[1], channels),
+        mean=per_channel("mean", mean, found.statistics[0], channels),
+        std=per_channel("std", std, found.statistics[1], channels),
         crop=None if image_size is None else share,
     )
 
 
-def _per_channel(
+def per_channel(
     name: str, given: Sequence[float] | None, default: tuple[float, ...], channels: int
 ) -> tuple[float, ...]:
+    """The given numbers, or the default, checked."""
     values = default if given is None else tuple(float(value) for value in given)
     if len(values) != channels or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
         raise DataError(f"{name} must be {channels} finite numbers, std above 0; received {values}.")
@@ -263,9 +265,8 @@ def _cifar10(folder: Path, split: Split) -> _Found:
     files = [f"data_batch_{k}.bin" for k in range(1, 6)] if split == "train" else ["test_batch.bin"]
     parquet = f"cifar10-{split}.parquet"
     found = _find(folder, [parquet, files[0], f"cifar-10-batches-bin/{files[0]}"])
-    statistics = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     if found.name == parquet:
-        return _parquet(found, split)._replace(classes=_CIFAR10, statistics=statistics)
+        return _parquet(found, split)._replace(classes=CIFAR10_CLASSES, statistics=CIFAR10)
     records = []
     for name in files:
         data = np.fromfile(_find(found.parent, [name]), np.uint8)
@@ -276,7 +277,7 @@ def _cifar10(folder: Path, split: Split) -> _Found:
             )
         records.append(torch.from_numpy(data.reshape(-1, 3073)))
     whole = torch.cat(records)
-    return _Found(whole[:, 1:].reshape(-1, 3, 32, 32), whole[:, 0].long(), _CIFAR10, statistics)
+    return _Found(whole[:, 1:].reshape(-1, 3, 32, 32), whole[:, 0].long(), CIFAR10_CLASSES, CIFAR10)
 
 
 def _find(folder: Path, names: Sequence[str]) -> Path:
