@@ -22,8 +22,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
     "MissingExtraError",
-    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes Cycle Masks "
-    "NoiseSimilarity HeatMap Ordering Sweep",
+    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes NoiseSimilarity "
+    "HeatMap Ordering Potential ExcessError Verdict Robustness Cycle Masks Sweep",
     "data": "batches take",
     "shifts": "Distribution Corruption CorruptionMix GaussianNoise UniformNoise FGSM PGD shifted "
     "distributions",
@@ -47,7 +47,7 @@ _PUBLIC = {
     "schedules": "OneShot Linear Cubic Geometric Schedule",
     "training": "Pruner Planner",
     "retraining": "Recipe Retraining FilterPruning CropFlip train cycle spacing preset",
-    "evaluation": "evaluate faithfulness Candidate",
+    "evaluation": "evaluate faithfulness Candidate assess prune_potential excess_error verdict robustness",
     "profiling": "profile relative_time",
     "exporting": "export",
     "slimming": "slim",

@@ -1,22 +1,45 @@
-"""What was gained and lost, and whether scores foretold it: metrics, ``evaluate``, ``faithfulness``."""
+"""What was gained and lost, on test data and under shifts, and whether scores foretold it."""
 
+from .assess import assess
+from .calibration import CalibrationError, calibration
 from .candidates import Candidate
+from .classes import class_counts, flips, identified
+from .curves import accuracies, agreements
 from .evaluate import evaluate
+from .excess import excess_error
 from .latency import Latency
 from .metrics import Accuracy, Agreement, ExampleMetric, Interval, Loss, Macs, ModelMetric, Params
+from .potential import prune_potential
+from .robustness import robustness
+from .segmentation import MeanIoU
 from .sensitivity_n import faithfulness
+from .verdict import Rules, verdict
 
 __all__ = [
     "Accuracy",
     "Agreement",
+    "CalibrationError",
     "Candidate",
     "ExampleMetric",
     "Interval",
     "Latency",
     "Loss",
     "Macs",
+    "MeanIoU",
     "ModelMetric",
     "Params",
+    "Rules",
+    "accuracies",
+    "agreements",
+    "assess",
+    "calibration",
+    "class_counts",
     "evaluate",
+    "excess_error",
     "faithfulness",
+    "flips",
+    "identified",
+    "prune_potential",
+    "robustness",
+    "verdict",
 ]

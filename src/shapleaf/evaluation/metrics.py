@@ -1,9 +1,10 @@
 """What can be measured of a model: small classes that hold configuration only.
 
 There are two kinds. A metric over examples (:class:`ExampleMetric`) says what each example
-contributes and how the contributions are summed up; :func:`shapleaf.evaluate` serves all of
-them in one pass over the data. A metric of the model (:class:`ModelMetric`) measures once, on
-the first batch. Both are plain protocols: write a class with these members and pass an instance.
+contributes, a number or several, and how the contributions are summed up;
+:func:`shapleaf.evaluate` serves all of them in one pass over the data. A metric of the model
+(:class:`ModelMetric`) measures once, on the first batch. Both are plain protocols: write a class
+with these members and pass an instance.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Interval(NamedTuple):
 
 @runtime_checkable
 class ExampleMetric(Protocol):
-    """A figure averaged over examples.
+    """A figure worked out from what every example contributes.
 
     Attributes:
         name: the row's name in the report.
@@ -54,14 +55,14 @@ class ExampleMetric(Protocol):
     def paired(self) -> bool: ...
 
     def observe(self, output: Any, batch: Batch, reference: Any) -> Tensor:
-        """What each example of a batch contributes, ``(examples,)``.
+        """What each example of a batch contributes, ``(examples,)`` or ``(examples, ...)``.
 
         ``output`` is the measured model's, ``reference`` the reference model's or None.
         """
         ...
 
     def summarise(self, values: Tensor) -> Interval:
-        """The figure and its 95 % interval from all examples' contributions, float64."""
+        """The figure and its 95 % interval from all examples' contributions, float64, along dim 0."""
         ...
 
 
@@ -111,8 +112,12 @@ def predictions(output: Any, batch: Batch) -> Tensor:
     return scores
 
 
-def _labels(target: Any, scores: Tensor) -> Tensor:
-    """Class labels that fit the scores; probabilities give their most likely class."""
+def labels_of(target: Any, scores: Tensor, ignore: int | None = None) -> Tensor:
+    """Class labels that fit the scores; probabilities give their most likely class.
+
+    Raises:
+        DataError: they do not fit; a label of ``ignore`` always does.
+    """
     if not isinstance(target, Tensor):
         raise DataError(
             f"expected a tensor of labels, received {type(target).__name__}; "
@@ -125,9 +130,10 @@ def _labels(target: Any, scores: Tensor) -> Tensor:
         raise DataError(
             f"expected integer labels of shape {shape}, received {target.dtype} {tuple(target.shape)}."
         )
-    if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < scores.shape[1]:
+    used = target if ignore is None else target[target != ignore]
+    if used.numel() and not 0 <= int(used.min()) <= int(used.max()) < scores.shape[1]:
         raise DataError(
-            f"labels run from {int(target.min())} to {int(target.max())}, "
+            f"labels run from {int(used.min())} to {int(used.max())}, "
             f"but the model has {scores.shape[1]} classes (0 to {scores.shape[1] - 1})."
         )
     return target
@@ -171,7 +177,7 @@ class Accuracy:
         scores = predictions(output, batch)
         if self.top > scores.shape[1]:
             raise DataError(f"Accuracy(top={self.top}): the model has only {scores.shape[1]} classes.")
-        labels = _labels(batch.target, scores).unsqueeze(1)
+        labels = labels_of(batch.target, scores).unsqueeze(1)
         return _share((scores.topk(self.top, dim=1).indices == labels).any(1))
 
     def summarise(self, values: Tensor) -> Interval:

@@ -121,12 +121,20 @@ class Observed(Part):
         Raises:
             DataError: these are segmentations, which are right on some pixels and wrong on others.
         """
+        self.check_classified()
+        return self.predicted != self.labels
+
+    def check_classified(self) -> None:
+        """Refuse segmentations.
+
+        Raises:
+            DataError: these are some.
+        """
         if self.overlaps is not None:
             raise DataError(
                 f"distribution {self.distribution!r} holds segmentations; examples that are right or wrong "
-                "as a whole are those of classifiers."
+                "as a whole, in one class, are those of classifiers."
             )
-        return self.predicted != self.labels
 
     @property
     def errors(self) -> tuple[Fraction, ...]:

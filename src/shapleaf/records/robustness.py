@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Literal
 
 import torch
 
 from .._store import Tensor
-from .._table import count, number
+from .._table import count, percent
 from ..errors import DataError
 from ._base import Part, Record
 from .excess import ExcessError
@@ -30,8 +31,11 @@ class Measured(Part):
         value: in percent.
         low: lower end of its 95 % interval.
         high: upper end.
+        unit: "%".
         better: which direction is good.
         other: the model that it is compared with; empty for none.
+        nominal: whether the distribution is one that the networks were trained on.
+        family: the kind of shift.
     """
 
     subject: str
@@ -43,6 +47,8 @@ class Measured(Part):
     unit: str = "%"
     better: Literal["higher", "lower"] = "higher"
     other: str = ""
+    nominal: bool = False
+    family: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -143,6 +149,20 @@ class Robustness(Record):
         classes: right and changed predictions by class; empty for segmentations.
         class_names: of the classes.
         settings: data, seeds, versions.
+
+    >>> numbers = dict(subject="dense", metric="accuracy")
+    >>> curves = (
+    ...     Measured(distribution="clean", value=92.0, low=90.0, high=94.0, nominal=True, **numbers),
+    ...     Measured(distribution="fog 3", value=80.0, low=77.0, high=83.0, **numbers),
+    ... )
+    >>> print(Robustness(
+    ...     subjects=(Subject(name="dense", role="reference"),), curves=curves,
+    ...     potential=Potential(limits=()), verdict=Verdict(advice=(), delta=0.005),
+    ... ))
+    Robustness of 1 model, in %
+    model  method  removed  accuracy: nominal  shifted  worst  on     agreement  calibration error
+    ─────  ──────  ───────  ─────────────────  ───────  ─────  ─────  ─────────  ─────────────────
+    dense  -             0                 92       80     80  fog 3          -                  -
     """
 
     subjects: tuple[Subject, ...]
@@ -171,20 +191,37 @@ class Robustness(Record):
             )
         return found
 
-    def table(self) -> dict[str, Any]:
-        rows = [
-            [
-                one.subject,
-                one.distribution,
-                f"{one.metric} with {one.other}" if one.other else one.metric,
-                round(one.value, 2),
-                f"{number(one.low)} to {number(one.high)}",
-            ]
+    def _mean(self, subject: str, metric: str, *, nominal: bool) -> float | None:
+        """A model's mean over the nominal or the shifted distributions, in percent."""
+        found = [
+            one.value
             for one in self.curves
+            if (one.subject, one.metric, one.nominal) == (subject, metric, nominal)
+            and one.other in ("", *self._references)
         ]
+        return round(fmean(found), 2) if found else None
+
+    @property
+    def _references(self) -> tuple[str, ...]:
+        return tuple(one.name for one in self.subjects if one.role == "reference")
+
+    def table(self) -> dict[str, Any]:
+        main = "mean IoU" if any(one.metric == "mean IoU" for one in self.curves) else "accuracy"
+        rows = list[list[object]]()
+        for one in self.subjects:
+            shifted = [m for m in self.curves if (m.subject, m.metric) == (one.name, main) and not m.nominal]
+            worst = min(shifted, key=lambda m: m.value, default=None)
+            row = [one.name, one.method or None, percent(one.removed)]
+            row += [self._mean(one.name, main, nominal=nominal) for nominal in (True, False)]
+            row += [round(worst.value, 2), worst.distribution] if worst is not None else [None, None]
+            other = (
+                self._mean(one.name, metric, nominal=True) for metric in ("agreement", "calibration error")
+            )
+            rows.append([*row, *other])
+        header = ["model", "method", "removed", f"{main}: nominal", "shifted", "worst", "on"]
         return {
             "title": f"Robustness of {count(len(self.subjects), 'model')}, in %",
-            "header": ["model", "distribution", "metric", "value", "interval"],
+            "header": [*header, "agreement", "calibration error"],
             "rows": rows,
             "footer": "\n".join(self.verdict.sentences),
         }

@@ -19,14 +19,16 @@ class Advice(Part):
         method: the pruning method.
         expected: ``nominal`` data only, all ``shifted`` distributions, or the name of a family of shifts.
         extent: how far to prune.
-        remove: the share of the parameters that may be removed on the worst of these distributions.
+        remove: the share of the parameters that may be removed: ``worst``, but not more than ``nominal``,
+            and 0 where the extent is "not at all".
+        worst: the potential on the worst of these distributions.
         low: lower end of its 95 % interval.
         high: upper end.
         mean: the potential averaged over these distributions.
         nominal: the potential on nominal data, for comparison.
         weakest: the worst of these distributions.
         below: the next smaller share that was measured there; of several nets, the mean.
-        above: the next larger one, None beyond the largest.
+        above: the next larger one, which was too much there; None beyond the largest.
         certain: whether the numbers are sure enough to tell this extent from another.
         sentence: all this in words.
     """
@@ -35,6 +37,7 @@ class Advice(Part):
     expected: str
     extent: Extent
     remove: float
+    worst: float
     low: float
     high: float
     mean: float
@@ -56,13 +59,13 @@ class Verdict(Record):
         delta: how much the error may rise, absolute, 0 to 1.
         settings: the rules.
 
-    >>> numbers = dict(remove=0.85, low=0.69, high=0.85, mean=0.85, nominal=0.85, below=0.69)
+    >>> numbers = dict(remove=0.85, worst=0.85, low=0.69, high=0.85, mean=0.85, nominal=0.85, below=0.69)
     >>> one = Advice(method="WT", expected="nominal", extent="fully", weakest="clean", **numbers)
     >>> print(Verdict(advice=(one,), delta=0.005))
     Verdict: % of the parameters that may be removed, error up to 0.5 points higher
-    method  expected  prune  remove  interval      mean  measured beside  weakest  certain
-    ──────  ────────  ─────  ──────  ────────────  ────  ───────────────  ───────  ───────
-    WT      nominal   fully      85  69.0 to 85.0    85  69.0, -          clean    yes
+    method  expected  prune  remove  worst  interval      mean  measured beside  weakest  certain
+    ──────  ────────  ─────  ──────  ─────  ────────────  ────  ───────────────  ───────  ───────
+    WT      nominal   fully      85     85  69.0 to 85.0    85  69.0, -          clean    yes
     """
 
     advice: tuple[Advice, ...]
@@ -80,9 +83,10 @@ class Verdict(Record):
         for one in self.advice:
             ends = interval(one.low, one.high)
             above = "-" if one.above is None else f"{100 * one.above:.1f}"
-            numbers = [percent(one.remove), ends, percent(one.mean), f"{100 * one.below:.1f}, {above}"]
-            rows.append([one.method, one.expected, one.extent, *numbers, one.weakest, one.certain])
-        header = ["method", "expected", "prune", "remove", "interval", "mean", "measured beside"]
+            numbers = [percent(one.remove), percent(one.worst), ends, percent(one.mean)]
+            beside = f"{100 * one.below:.1f}, {above}"
+            rows.append([one.method, one.expected, one.extent, *numbers, beside, one.weakest, one.certain])
+        header = ["method", "expected", "prune", "remove", "worst", "interval", "mean", "measured beside"]
         return {
             "title": f"Verdict: % of the parameters that may be removed, error up to {100 * self.delta:g} "
             "points higher",

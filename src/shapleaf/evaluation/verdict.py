@@ -1,0 +1,211 @@
+"""The verdict: how far to prune, from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from ..errors import CriterionError
+from ..records.excess import ExcessError, Slope
+from ..records.potential import Pooled, Potential, Scope
+from ..records.verdict import Advice, Extent, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Where the verdict draws its lines; shares, 0 to 1.
+
+    Args:
+        full: prune fully if the worst distribution leaves at least this share of the nominal potential.
+        least: do not prune at all if the worst distribution allows less than this share of the parameters.
+        wide: an interval of a potential wider than this share of the parameters is called uncertain.
+
+    Raises:
+        CriterionError: one is not between 0 and 1.
+
+    >>> Rules().extent(worst=0.8, nominal=0.85), Rules().extent(worst=0.05, nominal=0.85)
+    ('fully', 'not at all')
+    """
+
+    full: float = 0.9
+    least: float = 0.1
+    wide: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("full", "least", "wide"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise CriterionError(f"Rules: {name} is a share, 0 to 1; received {getattr(self, name)}.")
+
+    def extent(self, worst: float, nominal: float) -> Extent:
+        """How far to prune where the worst distribution allows ``worst``, and nominal data ``nominal``."""
+        if worst < self.least:
+            return "not at all"
+        return "fully" if worst >= self.full * nominal else "moderately"
+
+
+def verdict(
+    potential: Potential,
+    excess: ExcessError | None = None,
+    *,
+    delta: float | None = None,
+    rules: Rules = Rules(),
+) -> Verdict:
+    """How far each method may prune, for nominal data alone, for all shifts measured, and by family.
+
+    The guidelines are those of "Lost in Pruning" (Liebenwein et al. 2021): do not prune if unexpected
+    shifts may occur; prune moderately if some shifts are part of training; prune fully if all are; and
+    include shifts in training to be able to prune more. What decides is the potential on the worst of the
+    distributions expected (w) against that on nominal data (n), averaged over nets:
+
+    * **not at all**: ``w < rules.least``;
+    * **fully**: ``w >= rules.full * n``; remove what both allow, ``min(w, n)``;
+    * **moderately**: between these; remove ``w``.
+
+    Distributions that the networks were trained on are the nominal ones; where shifts are among them, the
+    first row of a method says what training with them allows. A row is ``certain`` if both ends of the
+    interval of w give the same answer and are no further apart than ``rules.wide``.
+
+    Args:
+        potential: of :func:`shapleaf.prune_potential`.
+        excess: of :func:`shapleaf.excess_error`, told beside it.
+        delta: which of the potential's tolerances; by default its first.
+        rules: where the lines are drawn.
+
+    Raises:
+        DataError: the potential has no nominal distributions, or not this delta.
+
+    >>> same = dict(method="WT", delta=0.005, distributions=1, nets=1)
+    >>> def pooled(scope, name, share, weakest):
+    ...     ends = dict(mean=share, mean_low=share, mean_high=share)
+    ...     worst = dict(worst=share, worst_low=share, worst_high=share)
+    ...     return Pooled(scope=scope, name=name, weakest=weakest, **same, **ends, **worst)
+    >>> found = verdict(Potential(limits=(), pooled=(
+    ...     pooled("nominal", "nominal", 0.85, "clean"), pooled("shifted", "shifted", 0.0, "impulse 3"),
+    ... )))
+    >>> print(found.sentences[1])
+    WT, all shifts measured: do not prune at all; on impulse 3 no more than 0 % of the parameters may be
+    removed (95 % interval 0 to 0 %), 0 % on average over the shifts, 85 % on nominal data.
+    """
+    delta = potential.deltas[0] if delta is None and potential.deltas else delta
+    advice = [
+        _advice(potential, one, potential.over(method, "nominal", delta=delta), rules)
+        for method in potential.methods
+        for one in _groups(potential, method, delta)
+    ]
+    notes = [*_guidelines(advice), *_excess(excess), *_doubts(potential, advice)]
+    settings = {name: f"{getattr(rules, name):g}" for name in ("full", "least", "wide")}
+    return Verdict(advice=tuple(advice), notes=tuple(notes), delta=delta or 0.0, settings=settings)
+
+
+def _groups(potential: Potential, method: str, delta: float | None) -> Iterator[Pooled]:
+    scopes: tuple[Scope, ...] = ("nominal", "shifted", "family")
+    for scope in scopes:
+        for one in potential.pooled:
+            if (one.method, one.scope, one.delta) == (method, scope, delta):
+                yield one
+
+
+def _advice(potential: Potential, one: Pooled, nominal: Pooled, rules: Rules) -> Advice:
+    extent = rules.extent(one.worst, nominal.worst)
+    answers = {rules.extent(end, nominal.worst) for end in (one.worst_low, one.worst, one.worst_high)}
+    certain = len(answers) == 1 and one.worst_high - one.worst_low <= rules.wide
+    key = (one.method, one.delta, one.weakest)
+    there = [limit for limit in potential.limits if (limit.method, limit.delta, limit.distribution) == key]
+    larger = [limit.above for limit in there if limit.above is not None]
+    found = Advice(
+        method=one.method,
+        expected=one.name,
+        extent=extent,
+        remove=0.0 if extent == "not at all" else min(one.worst, nominal.worst),
+        worst=one.worst,
+        low=one.worst_low,
+        high=one.worst_high,
+        mean=one.mean,
+        nominal=nominal.worst,
+        weakest=one.weakest,
+        below=fmean(limit.below for limit in there) if there else 0.0,
+        above=fmean(larger) if larger else None,
+        certain=certain,
+    )
+    return replace(found, sentence=_sentence(found, rules))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}".removesuffix(".0") + " %"
+
+
+def _sentence(one: Advice, rules: Rules) -> str:
+    """The advice in words, with its evidence and its doubts."""
+    where = {"nominal": "data as in training only", "shifted": "all shifts measured"}
+    start = f"{one.method or 'pruning'}, {where.get(one.expected, f'shifts of {one.expected}')}: "
+    ends = f"95 % interval {100 * one.low:.3g} to {_percent(one.high)}"
+    if one.extent == "not at all":
+        text = (
+            f"{start}do not prune at all; on {one.weakest} no more than {_percent(one.worst)} of the "
+            f"parameters may be removed ({ends})"
+        )
+    else:
+        text = f"{start}prune {one.extent}; you may remove {_percent(one.remove)} of the parameters ({ends}"
+        text += f"; {_percent(one.above)} was too much)" if one.above is not None else ")"
+        text += "" if one.expected == "nominal" else f", which is what {one.weakest} allows"
+    if one.expected != "nominal":
+        text += f", {_percent(one.mean)} on average over the shifts, {_percent(one.nominal)} on nominal data"
+    if one.certain:
+        return text + "."
+    other = {rules.extent(end, one.nominal) for end in (one.low, one.high)} - {one.extent}
+    if other:
+        return text + f". This is not certain: the interval also allows for {' or '.join(sorted(other))!r}."
+    return text + f". This is not precise: the interval is wider than {_percent(rules.wide)}."
+
+
+def _guidelines(advice: list[Advice]) -> Iterator[str]:
+    """What to do about it, for all methods together."""
+    shifted = [one for one in advice if one.expected == "shifted"]
+    if not shifted:
+        yield "No shifts were measured, so nothing is known about data unlike those of training."
+        return
+    low = min(shifted, key=lambda one: one.worst)
+    if all(one.extent == "fully" for one in shifted):
+        yield (
+            "The shifts measured leave the potential as it is on nominal data; of others this says nothing."
+        )
+    else:
+        yield (
+            f"If unexpected shifts may occur, do not prune: on {low.weakest} {low.method or 'pruning'} may "
+            f"remove {_percent(low.worst)}, where nominal data allow {_percent(low.nominal)}."
+        )
+    families = dict.fromkeys(
+        one.expected for one in advice if one.expected not in ("nominal", "shifted") and one.extent != "fully"
+    )
+    if families:
+        yield (
+            f"Include shifts of {', '.join(families)} in training and measure again on shifts that are held "
+            "out: training with the shifts to come is what raises the potential."
+        )
+
+
+def _excess(excess: ExcessError | None) -> Iterator[str]:
+    for one in excess.slopes if excess is not None else ():
+        yield _line(one)
+
+
+def _line(one: Slope) -> str:
+    ends = f"95 % interval {10 * one.low:+.2f} to {10 * one.high:+.2f}"
+    text = (
+        f"{one.method or 'pruning'}: for every tenth of the parameters removed, shifts add "
+        f"{10 * one.value:+.2f} points of error to what they add without pruning ({ends})"
+    )
+    return text + (", which cannot be told from 0." if one.low <= 0 <= one.high else ".")
+
+
+def _doubts(potential: Potential, advice: list[Advice]) -> Iterator[str]:
+    """How sure all of this is."""
+    unsure = [f"{one.method or 'pruning'} ({one.expected})" for one in advice if not one.certain]
+    if unsure:
+        yield (
+            f"Not certain: {', '.join(unsure)}. More test examples narrow the intervals, four times as many "
+            "by half."
+        )
+    if any(one.nets == 1 for one in potential.pooled):
+        yield "One network was measured; how much another of the same kind may lose is not known."
