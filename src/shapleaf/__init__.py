@@ -47,7 +47,8 @@ _PUBLIC = {
     "schedules": "OneShot Linear Cubic Geometric Schedule",
     "training": "Pruner Planner",
     "retraining": "Recipe Retraining FilterPruning CropFlip train cycle spacing preset",
-    "evaluation": "evaluate faithfulness Candidate assess prune_potential excess_error verdict robustness",
+    "evaluation": "evaluate faithfulness Candidate noise_similarity assess prune_potential excess_error "
+    "verdict robustness",
     "profiling": "profile relative_time",
     "exporting": "export",
     "slimming": "slim",

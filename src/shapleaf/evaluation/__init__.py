@@ -13,6 +13,7 @@ from .potential import prune_potential
 from .robustness import robustness
 from .segmentation import MeanIoU
 from .sensitivity_n import faithfulness
+from .similarity import noise_similarity
 from .verdict import Rules, verdict
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "faithfulness",
     "flips",
     "identified",
+    "noise_similarity",
     "prune_potential",
     "robustness",
     "verdict",

@@ -127,7 +127,7 @@ def kept(share: float, features: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class HeatMap(Record):
-    """What :func:`shapleaf.heat_map` measured: do models find each other's informative features informative?
+    """What :func:`shapleaf.heat_map` measured: what models see in each other's informative features.
 
     Attributes:
         subjects: the models, in the order of rows and columns.
