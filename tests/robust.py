@@ -83,6 +83,11 @@ def robustness(
                 ends = {"low": agree - 0.9, "high": agree + 0.8, "other": f"dense {one.net}"}
                 where = {"subject": one.name, "distribution": distribution}
                 curves += [Measured(metric="agreement", value=agree, **where, **ends)]
+            if one.role == "reference":
+                where = {"subject": one.name, "distribution": distribution}
+                curves += [
+                    Measured(metric="agreement", value=86.0, low=84.5, high=87.5, other="separate", **where)
+                ]
             error = 4 + 10 * hard[distribution] + 5 * one.removed
             curves += [Measured(subject=one.name, distribution=distribution, metric="calibration error",
                                 value=error, low=error - 0.7, high=error + 0.7, better="lower")]  # fmt: skip
@@ -170,8 +175,8 @@ def _verdict(potential: Potential, methods: tuple[str, ...], families: list[str]
             advice.append(Advice(method=method, expected=expected, extent=extent, remove=one.worst,
                                  low=one.worst_low, high=one.worst_high, mean=one.mean, nominal=nominal,
                                  weakest=one.weakest, below=0.1, above=None, certain=one.worst > 0.3,
-                                 sentence=f"{method}, {expected}: prune {extent}; up to {100 * one.worst:.0f} % "
-                                 f"of the parameters may be removed (weakest: {one.weakest})."))  # fmt: skip
+                                 sentence=f"{method}, {expected}: prune {extent}; up to {100 * one.worst:.0f} "
+                                 f"% of the parameters may be removed (weakest: {one.weakest})."))  # fmt: skip
     notes = (
         "Where shifts are to be expected, include them in training: this restores most of the potential.",
     )

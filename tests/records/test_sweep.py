@@ -41,10 +41,11 @@ def test_save_and_load_keep_types_and_digits(tmp_path: Path) -> None:
     assert '"a,b",3,0.30000000000000004,1.0,True,' in found.to_csv()
 
 
-def test_a_long_table_is_cut_and_says_so() -> None:
-    found = Sweep.of("s", [{"x": i} for i in range(50)])
-    assert "Sweep s: 50 rows" in str(found)
-    assert str(found).endswith("10 more rows")
+def test_failures_stand_below_the_table() -> None:
+    failed = (Failure(trial="FT 0", error="DataError: no"),)
+    assert str(Sweep.joined("s", [Sweep.of("s", [{"x": 1}])], failed)).endswith(
+        "1\nfailed: FT 0: DataError: no"
+    )
 
 
 def test_outcomes_stand_beside_each_other_and_a_shared_model_counts_once() -> None:

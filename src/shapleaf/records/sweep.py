@@ -18,7 +18,6 @@ from ._base import Part, Record
 from .outcomes import Observed, Outcomes, Subject
 
 Value = str | int | float | bool | None
-_SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,13 +103,11 @@ class Sweep(Record):
         return tuple(row[place] for row in self.rows)
 
     def table(self) -> dict[str, Any]:
-        rows = [list(row) for row in self.rows]
-        footer = [f"{len(rows) - _SHOWN:,} more rows"] if len(rows) > _SHOWN else []
-        footer += [f"failed: {failure.trial}: {failure.error}" for failure in self.failed]
+        footer = [f"failed: {failure.trial}: {failure.error}" for failure in self.failed]
         return {
-            "title": f"Sweep {self.study}: {count(len(rows), 'row')}",
+            "title": f"Sweep {self.study}: {count(len(self.rows), 'row')}",
             "header": list(self.columns),
-            "rows": rows[:_SHOWN],
+            "rows": [list(row) for row in self.rows],
             "footer": "\n".join(footer),
         }
 

@@ -92,9 +92,10 @@ def distributions(robustness: Robustness) -> tuple[str, ...]:
 
 
 def curves(robustness: Robustness, metric: str, distribution: str) -> tuple[Line, ...]:
-    """A metric against the share removed: a line for each net's unpruned model, then one per method and net.
+    """A metric against the share removed: a line for each unpruned model, then one for each method and net.
 
-    Lines of other roles have one dot at 0.
+    Lines of other roles have one dot at 0. Agreement is that of pruned models with the reference of their
+    net, and as the yardstick that of the reference with independently trained networks.
 
     Raises:
         DataError: nothing was measured of that name.
@@ -104,13 +105,24 @@ def curves(robustness: Robustness, metric: str, distribution: str) -> tuple[Line
     dots: dict[tuple[str, str, Role], list[Dot]] = {}
     for one in robustness.curve(metric, distribution):
         subject = subjects[one.subject]
-        key = (subject.method if subject.role == "pruned" else subject.name, subject.net, subject.role)
-        dots.setdefault(key, []).append(Dot(100 * subject.removed, one.value, one.low, one.high))
+        role = _part(subject, subjects.get(one.other))
+        if role is not None:
+            key = (subject.method if role == "pruned" else subject.name, subject.net, role)
+            dots.setdefault(key, []).append(Dot(100 * subject.removed, one.value, one.low, one.high))
     found = [
         Line(name, order.index(name) if role == "pruned" else 0, role, tuple(sorted(points)))
         for (name, _, role), points in dots.items()
     ]
     return tuple(sorted(found, key=lambda line: line.role == "pruned"))
+
+
+def _part(subject: Subject, other: Subject | None) -> Role | None:
+    """What part a number plays in a chart; None if it is left out."""
+    if other is None:
+        return subject.role
+    if subject.role == "reference":
+        return "separate"
+    return subject.role if other.role == "reference" else None
 
 
 def potentials(potential: Potential) -> dict[str, tuple[Bar, ...]]:

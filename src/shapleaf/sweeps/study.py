@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -75,6 +76,19 @@ class Study:
         if not callable(found):
             raise DataError(f"{self.run} is a {type(found).__name__}, expected a function.")
         return found  # type: ignore[no-any-return]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Study:
+        """The study that a TOML or JSON file describes; see ``docs/sweeps.md`` for its keys.
+
+        Raises:
+            DataError: the file is missing or is no TOML or JSON, a key is unknown or has a wrong value, or
+                what it names does not exist.
+            BudgetError: keep ratios do not decrease.
+        """
+        from .description import read
+
+        return read(path)
 
     def to_json(self) -> str:
         """The study as a JSON document, from which :meth:`from_json` makes it again."""
