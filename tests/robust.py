@@ -6,8 +6,8 @@ import math
 
 import torch
 
+from shapleaf.evaluation import verdict
 from shapleaf.records import (
-    Advice,
     ClassCounts,
     Excess,
     ExcessError,
@@ -20,7 +20,6 @@ from shapleaf.records import (
     Robustness,
     Slope,
     Subject,
-    Verdict,
 )
 
 METHODS = ("WT", "SiPP", "FT", "PFP", "Shapley", "Shapley+refit")
@@ -57,10 +56,13 @@ def robustness(
     shifts: int = 19,
     nets: int = 1,
     extras: bool = True,
+    prefix: str = "",
 ) -> Robustness:
     """Subjects are a reference and a separate net for each net, then the pruned ones by method."""
     names = [*SHIFTS, *(f"more {i}" for i in range(max(0, shifts - len(SHIFTS))))][:shifts]
-    families = {"clean": ""} | {name: SHIFTS.get(name, "more") for name in names}
+    families = {"clean": ""} | {prefix + name: prefix + SHIFTS.get(name, "more") for name in names}
+    names = [prefix + name for name in names]
+    methods = tuple(prefix + method for method in methods)
     hard = {"clean": 0.0} | {name: (0.15 + 0.8 * ((7 * i) % 19) / 19) for i, name in enumerate(names)}
     subjects = [Subject(name=f"dense {net}", role="reference", net=str(net)) for net in range(nets)]
     subjects += [Subject(name="separate", role="separate", net="0")]
@@ -92,16 +94,17 @@ def robustness(
             curves += [Measured(subject=one.name, distribution=distribution, metric="calibration error",
                                 value=error, low=error - 0.7, high=error + 0.7, better="lower")]  # fmt: skip
     potential = _potential(methods, points, families, hard, nets)
+    excess = _excess(subjects, methods) if shifts else None
     return Robustness(
         subjects=tuple(subjects),
         curves=tuple(curves),
         potential=potential,
-        excess=_excess(subjects, methods) if shifts else None,
-        verdict=_verdict(potential, methods, sorted(set(families.values()) - {""})),
+        excess=excess,
+        verdict=verdict(potential, excess),
         similarity=_similarity(subjects) if extras else None,
         features=_features(subjects, methods) if extras else None,
         classes=tuple(_classes(subjects, name, methods) for name in list(families)[:3]) if extras else (),
-        class_names=CLASSES if extras else (),
+        class_names=tuple(prefix + name for name in CLASSES) if extras else (),
         settings={"examples": "2,000", "resamples": "1000", "seed": "0", "torch": "2.13.0"},
     )
 
@@ -157,30 +160,6 @@ def _excess(subjects: list[Subject], methods: tuple[str, ...]) -> ExcessError:
                          points=sum(one.method == method for one in points))
                    for i, method in enumerate(methods))  # fmt: skip
     return ExcessError(slopes=slopes, points=tuple(points))
-
-
-def _verdict(potential: Potential, methods: tuple[str, ...], families: list[str]) -> Verdict:
-    advice = []
-    for method in methods:
-        nominal = potential.over(method).worst
-        for expected in ("nominal", "shifted", *families):
-            if expected in families:
-                one = potential.over(method, "family", expected)
-            elif expected == "nominal" or families:
-                one = potential.over(method, expected)
-            else:
-                continue
-            share = one.worst / nominal if nominal else 0
-            extent = "fully" if share > 0.8 and nominal else "moderately" if share > 0.3 else "not at all"
-            advice.append(Advice(method=method, expected=expected, extent=extent, remove=one.worst,
-                                 low=one.worst_low, high=one.worst_high, mean=one.mean, nominal=nominal,
-                                 weakest=one.weakest, below=0.1, above=None, certain=one.worst > 0.3,
-                                 sentence=f"{method}, {expected}: prune {extent}; up to {100 * one.worst:.0f} "
-                                 f"% of the parameters may be removed (weakest: {one.weakest})."))  # fmt: skip
-    notes = (
-        "Where shifts are to be expected, include them in training: this restores most of the potential.",
-    )
-    return Verdict(advice=tuple(advice), notes=notes, delta=DELTA)
 
 
 def _similarity(subjects: list[Subject]) -> NoiseSimilarity:

@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 
 class Cell(NamedTuple):
-    """A cell of a table: its text, what stands small below, its class of style, and its inline style."""
+    """A cell of a table: its text, what stands small below, its class of style, and its shade from 0 to 10."""
 
     text: str
     small: str = ""
     style: str = ""
-    shade: float | None = None
+    shade: int | None = None
 
 
 class Table(NamedTuple):

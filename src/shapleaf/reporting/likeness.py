@@ -111,7 +111,7 @@ def features(found: HeatMap, room: int = 1) -> dict[str, Any] | None:
 
 
 def _seen(confidence: float, half: float) -> Cell:
-    return Cell(f"{confidence:.2f}", f"± {half:.2f}", shade=round(min(max(confidence, 0.0), 1.0), 2))
+    return Cell(f"{confidence:.2f}", f"± {half:.2f}", shade=round(10 * min(max(confidence, 0.0), 1.0)))
 
 
 def classes(robustness: Robustness, room: int = 1) -> dict[str, Any] | None:

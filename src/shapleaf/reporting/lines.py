@@ -93,11 +93,13 @@ class Frame:
         return BOTTOM - (BOTTOM - TOP) * self._y.place(value)
 
     def line(self, dots: Sequence[Dot]) -> str:
-        """From dot to dot; of one dot, from side to side."""
-        if len(dots) == 1:
-            return f"M{self._n(self.left)} {self._n(self.y(dots[0].y))}H{self._n(RIGHT)}"
+        """From dot to dot."""
         places = [f"{self._n(self.x(dot.x))} {self._n(self.y(dot.y))}" for dot in thinned(dots)]
         return f"M{'L'.join(places)}"
+
+    def level(self, dot: Dot) -> str:
+        """From side to side at the height of a dot."""
+        return f"M{self._n(self.left)} {self._n(self.y(dot.y))}H{self._n(RIGHT)}"
 
     def band(self, dots: Sequence[Dot]) -> str:
         """The area between the ends of the dots' intervals."""

@@ -17,7 +17,7 @@ from .cells import METHODS, Cell, Table, clip, left_out, share, signed, some
 from .charts import spread
 from .likeness import classes, features, noise
 from .lines import Frame, Layer, Plot, mark
-from .series import Dot
+from .series import Dot, Line
 
 TITLES = {
     "verdict": "Verdict",
@@ -29,6 +29,7 @@ TITLES = {
     "classes": "Classes",
 }
 DISTRIBUTIONS, BARS, CELLS, POINTS = 24, 132, 500, 48  # most that are drawn; in a table; dots with whiskers
+_FEW = 5  # dots of a line are marked in small charts, too
 _SPACE = "\N{NO-BREAK SPACE}"
 
 
@@ -96,7 +97,7 @@ def verdict(found: Verdict) -> dict[str, Any] | None:
 
 def _extent(one: Advice) -> Cell:
     style = {"fully": "better", "moderately": "", "not at all": "worse"}[one.extent]
-    ends = f"{share(one.remove)}, {100 * one.low:.0f}–{100 * one.high:.0f}"
+    ends = f"{share(one.worst)}, {100 * one.low:.0f}–{100 * one.high:.0f}"
     weakest = f"; {clip(one.weakest)}" if one.expected != "nominal" and one.weakest else ""
     return Cell(one.extent + ("" if one.certain else " (?)"), ends + weakest, style)
 
@@ -147,10 +148,10 @@ def _curve(robustness: Robustness, metric: str, name: str, *, small: bool = Fals
     frame = Frame(
         (0.0, 100.0), shown if bands else [Dot(dot.x, dot.y, dot.y, dot.y) for dot in shown], whole=small
     )
-    layers = [Layer(f"ribbon s{line.method}", frame.band(line.dots)) for line in pruned if bands]
-    layers += [Layer("level", frame.line(line.dots[:1])) for line in levels]
-    layers += [Layer(f"line s{line.method}", frame.line(line.dots)) for line in pruned]
-    layers += [frame.marks(line.dots, line.method) for line in pruned if not small]
+    layers = [layer for line in pruned if bands for layer in _ribbon(frame, line)]
+    layers += [Layer("level", frame.level(line.dots[0])) for line in levels]
+    layers += [Layer(f"line s{line.method}", frame.line(line.dots)) for line in pruned if len(line.dots) > 1]
+    layers += [frame.marks(line.dots, line.method) for line in pruned if not small or len(line.dots) < _FEW]
     ends = "; ".join(
         f"{clip(line.label)} from {line.dots[0].y:.1f} to {line.dots[-1].y:.1f}" for line in pruned
     )
@@ -162,6 +163,13 @@ def _curve(robustness: Robustness, metric: str, name: str, *, small: bool = Fals
         note = f"separate {level}" if level else "with the unpruned network"
     axes = (series.REMOVED, series.label_of(metric))
     return frame.plot(heading, axes, layers, told="" if small else clip(ends, 400), note=note)
+
+
+def _ribbon(frame: Frame, line: Line) -> list[Layer]:
+    """A line's intervals: a band; of a single dot, a stroke."""
+    if len(line.dots) > 1:
+        return [Layer(f"ribbon s{line.method}", frame.band(line.dots))]
+    return [Layer(f"whisker s{line.method}", frame.bars(line.dots))]
 
 
 def _keys(methods: Sequence[str]) -> list[tuple[str, int, Layer]]:

@@ -1,4 +1,29 @@
-"""Studies as files: TOML or JSON, in which every key is known and nothing is executed."""
+"""Studies as files: TOML or JSON, in which every key is known and nothing is executed.
+
+A study of pruning::
+
+    name = "resnet20"
+    methods = ["WT", "FT", "Shapley"]        # names from shapleaf.retraining.METHODS
+    seeds = [0, 1]
+
+    [[networks]]                             # as many as you like
+    name = "a"
+    model = "package.module:factory"         # or torchvision:NAME, timm:NAME
+    weights = "a.safetensors"
+
+    [data]
+    spec = "cifar10:DIR"
+    test = 2000                              # of the test images
+
+    [shifts]                                 # by default all 19 corruptions at severity 3
+    corruptions = ["fog", "gaussian_noise"]
+    gaussian = [0.1]
+
+    [retraining]
+    preset = "minutes"                       # or hours, paper; what follows differs from it
+    keeps = [0.8, 0.5, 0.2]
+    epochs = 2
+"""
 
 from __future__ import annotations
 

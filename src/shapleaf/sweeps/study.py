@@ -79,7 +79,7 @@ class Study:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Study:
-        """The study that a TOML or JSON file describes; see ``docs/sweeps.md`` for its keys.
+        """The study that a TOML or JSON file describes; see :mod:`shapleaf.sweeps.description`.
 
         Raises:
             DataError: the file is missing or is no TOML or JSON, a key is unknown or has a wrong value, or
