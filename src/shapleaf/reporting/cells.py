@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Cell(NamedTuple):
-    """A cell of a table: its text, what stands small below, its class of style, and its shade from 0 to 10."""
+    """A cell of a table: its text, what stands small below, its style, and its shade from 0 to 10."""
 
     text: str
     small: str = ""

@@ -62,13 +62,12 @@ def headline(found: Verdict) -> str:
     best = max(
         {**shifted, **nominal}, key=lambda method: (shifted.get(method, 0.0), nominal.get(method, 0.0))
     )
-    pieces = [f"On data as in training, {clip(best)} may remove {share(nominal[best])} of the parameters"]
     if best not in nominal:
-        pieces = []
+        return f"Where the tested shifts are expected, {clip(best)} may remove {share(shifted[best])}."
+    said = f"On data as in training, {clip(best)} may remove {share(nominal[best])} of the parameters"
     if best in shifted:
-        rest = f"{share(shifted[best])}" if pieces else f"{clip(best)} may remove {share(shifted[best])}"
-        pieces.append(f"{'w' if pieces else 'W'}here the tested shifts are expected, {rest}")
-    return f"{'; '.join(pieces)}."
+        said += f"; where the tested shifts are expected, {share(shifted[best])}"
+    return f"{said}."
 
 
 def verdict(found: Verdict) -> dict[str, Any] | None:
