@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from shapleaf.retraining import RECIPES, Cosine, CropFlip, Milestones, Recipe, Retraining, preset
 from torch import Tensor, nn
 
 import shapleaf as sl
 from shapleaf.integrations.datasets import Images, load_data
+from shapleaf.retraining import RECIPES, Cosine, CropFlip, Milestones, Recipe, Retraining, preset
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "shapley-pruning"))

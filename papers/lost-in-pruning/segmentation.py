@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from networks import CACHE, HERE
 from page import write
-from shapleaf.retraining import Cosine, Recipe, Retraining, preset
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, TensorDataset
@@ -29,6 +28,7 @@ from shapleaf._context import logits
 from shapleaf._rng import stream
 from shapleaf.integrations import require
 from shapleaf.integrations.models import load_weights
+from shapleaf.retraining import Cosine, Recipe, Retraining, preset
 
 METHODS = ("WT", "SiPP", "FT", "PFP", "control")
 IGNORE = 255

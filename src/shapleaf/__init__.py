@@ -23,7 +23,7 @@ _PUBLIC = {
     "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
     "MissingExtraError",
     "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes NoiseSimilarity "
-    "HeatMap Ordering Potential ExcessError Verdict Robustness Masks Cycle",
+    "HeatMap Ordering Potential ExcessError Verdict Robustness Masks Cycle Sweep",
     "data": "batches take",
     "shifts": "Distribution Corruption CorruptionMix GaussianNoise UniformNoise FGSM PGD shifted "
     "distributions",
@@ -33,7 +33,7 @@ _PUBLIC = {
     "masking": "masked Zero CalibrationMean",
     "game": "Exact Permutation Path OwenMoments Corrected Regression DASP Adaptive Estimate",
     "criteria": "Random WeightNorm APoZ Sensitivity Taylor LeaveOneOut Shapley OptimalBrainSurgeon "
-    "PFP ThiNet sample_size Criterion Needs",
+    "Criterion Needs PFP ThiNet sample_size",
     "aggregation": "Mean MeanPlusStd AbsMean Quantile",
     "attribution": "attribute",
     "scanning": "scan",
@@ -42,7 +42,7 @@ _PUBLIC = {
     "strategies": "Global Uniform Tradeoff ErrorLevel",
     "allocation": "allocate plan",
     "idling": "idle",
-    "surgery": "prune prune_ replay redraw FoldMean LeastSquares RecalibrateBatchNorm Reweigh Distill",
+    "surgery": "prune prune_ replay FoldMean LeastSquares RecalibrateBatchNorm Distill redraw Reweigh",
     "refining": "refine",
     "schedules": "OneShot Linear Cubic Geometric Schedule",
     "training": "Pruner Planner",
@@ -52,6 +52,7 @@ _PUBLIC = {
     "profiling": "profile relative_time",
     "exporting": "export",
     "slimming": "slim",
+    "sweeps": "Study sweep",
     "_progress": "quiet",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}

@@ -14,6 +14,8 @@ import typer
 from .errors import BudgetError, CriterionError, DataError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from .budgets import Budget
     from .criteria import Criterion
     from .integrations.datasets import Images
@@ -67,6 +69,20 @@ StrategyName = Annotated[str, _option("tradeoff, uniform, global or error-level.
 Out = Annotated[Path, _option("Where to write.", "--out", "-o")]
 Json = Annotated[bool, _option("Print the result as JSON.", "--json")]
 Quiet = Annotated[bool, _option("No progress bars and no tables.", "--quiet", "-q")]
+
+
+def network(spec: str, weights: Path | None, num_classes: int | None) -> nn.Module:
+    """The model that the options name."""
+    from .integrations.models import load_model
+
+    return load_model(spec, weights=weights, num_classes=num_classes)
+
+
+def divide(images: Images, calibration: int, seed: int, test: int | None) -> tuple[Images, Images]:
+    """The examples to calibrate on, and those of the others to test on."""
+    sample = images.sample(calibration, seed)
+    rest = images.without(sample.ids)
+    return sample, rest if test is None or test >= len(rest) else rest.sample(test, seed)
 
 
 def images(spec: str, split: str, size: int | None, normalise: str | None) -> Images:

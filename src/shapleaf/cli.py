@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from . import __version__, _options, _progress
+from . import __version__, _commands, _options, _progress
 from ._options import (
     Batch,
     Bf16,
@@ -42,11 +42,6 @@ from ._options import (
 from ._outputs import save_weights, show, write_folder
 from .errors import ShapleafError
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from .integrations.datasets import Images
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -76,7 +71,7 @@ def demo(
     _progress.quiet(quiet)
     model = train(load_data("digits", split="train"), seed=seed)
     save_weights(model, out / "dense.safetensors")
-    sample, rest = _divide(load_data("digits", split="test"), 100, seed, None)
+    sample, rest = _options.divide(load_data("digits", split="test"), 100, seed, None)
     limit = _options.budget("macs", "0.5", None)
     write_folder(run(model, sample.batches(), limit, test=rest.batches()), out, as_json=as_json, quiet=quiet)
 
@@ -117,9 +112,9 @@ def slim(
         _options.criterion(criterion),
         _options.strategy(strategy),
     )
-    network = _model(model, weights, num_classes)
+    network = _options.network(model, weights, num_classes)
     images = _options.images(data, split, image_size, normalise)
-    sample, rest = _divide(images, calibration, seed, test)
+    sample, rest = _options.divide(images, calibration, seed, test)
     slimmed = run(
         network,
         sample.batches(batch_size),
@@ -148,7 +143,7 @@ def trace(
     from .tracing import trace as run
 
     sizes = _options.shape(shape)
-    graph = run(_model(model, weights, num_classes), torch.zeros(1, *sizes))
+    graph = run(_options.network(model, weights, num_classes), torch.zeros(1, *sizes))
     graph.save(out)
     show(graph, out, as_json=as_json, quiet=quiet)
 
@@ -191,7 +186,7 @@ def attribute(
     chosen = _options.sampling(
         _options.criterion(criterion), confidence, evaluations, seconds, journal, memory
     )
-    known, network = Graph.load(graph), _model(model, weights, num_classes)
+    known, network = Graph.load(graph), _options.network(model, weights, num_classes)
     sample = _options.images(data, split, image_size, normalise).sample(calibration, seed)
     with joined(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         scores = run(network, known, sample.batches(batch_size), chosen, groups=groups or None, seed=seed)
@@ -222,7 +217,7 @@ def profile(
     from .tracing.inputs import imitate
 
     _progress.quiet(quiet)
-    known, network = Graph.load(graph), _model(model, weights, num_classes)
+    known, network = Graph.load(graph), _options.network(model, weights, num_classes)
     with limited(threads):
         table = run(network, known, imitate(known.inputs, examples=batch_size), runs=runs, path=out)
     show(table, out, as_json=as_json, quiet=quiet)
@@ -275,7 +270,7 @@ def prune(
     from .surgery import prune as run
 
     _progress.quiet(quiet)
-    chosen, network = Plan.load(plan), _model(model, weights, num_classes)
+    chosen, network = Plan.load(plan), _options.network(model, weights, num_classes)
     images = _options.images(data, split, image_size, normalise) if data is not None else None
     compensate = steps(effort, images.sample(calibration, seed).batches()) if images else None
     pruned, receipt = run(network, chosen, compensate=compensate)
@@ -310,10 +305,13 @@ def evaluate(
 
     _progress.quiet(quiet)
     receipt = Receipt.load(pruned / "receipt.safetensors")
-    reference, fresh = _model(model, weights, num_classes), _model(model, None, num_classes)
+    reference, fresh = (
+        _options.network(model, weights, num_classes),
+        _options.network(model, None, num_classes),
+    )
     load_weights(replay(fresh, receipt), pruned / "weights.safetensors")
     images = _options.images(data, split, image_size, normalise)
-    rest = _divide(images, calibration, seed, test)[1].batches(batch_size)
+    rest = _options.divide(images, calibration, seed, test)[1].batches(batch_size)
     report = run(fresh, rest, reference=reference, receipt=receipt, title=f"{model} pruned")
     report.save(out)
     show(report, out, as_json=as_json, quiet=quiet)
@@ -335,6 +333,10 @@ def report(
     show(loaded, out, as_json=as_json, quiet=quiet)
 
 
+app.command()(_commands.assess)
+app.command()(_commands.sweep)
+
+
 def main() -> NoReturn:
     """Run the command line; a user's mistake is one line on stderr and exit status 1."""
     try:
@@ -343,16 +345,3 @@ def main() -> NoReturn:
         typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
         sys.exit(1)
     sys.exit(0)
-
-
-def _model(spec: str, weights: Path | None, num_classes: int | None) -> nn.Module:
-    from .integrations.models import load_model
-
-    return load_model(spec, weights=weights, num_classes=num_classes)
-
-
-def _divide(images: Images, calibration: int, seed: int, test: int | None) -> tuple[Images, Images]:
-    """The examples to calibrate on, and those of the others to test on."""
-    sample = images.sample(calibration, seed)
-    rest = images.without(sample.ids)
-    return sample, rest if test is None or test >= len(rest) else rest.sample(test, seed)

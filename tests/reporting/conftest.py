@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+import robust
 from shapleaf.records import (
     Blocked,
     Cost,
@@ -149,3 +152,19 @@ def hostile() -> Report:
     return Report(
         title=evil, rows=(row,), receipt=receipt, scores=scores, settings=many | {"command": long * 99}
     )
+
+
+@pytest.fixture(scope="session")
+def lost() -> Report:
+    """What six methods lost on 19 corruptions, and nothing else."""
+    found = robust.robustness()
+    return Report(title="ResNet-20 on CIFAR-10", rows=(), robustness=found, settings=found.settings)
+
+
+@pytest.fixture(scope="session")
+def lost_hostile(hostile: Report) -> Report:
+    """The hostile report, and as much of the same about robustness."""
+    evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}" + "x" * 60
+    methods = tuple(map(str, range(12)))
+    found = robust.robustness(methods=methods, points=23, shifts=60, nets=2, prefix=evil)
+    return replace(hostile, robustness=found)

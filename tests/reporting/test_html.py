@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -246,7 +247,7 @@ def test_a_group_that_is_not_exact_is_listed_with_its_reason() -> None:
 # ── that it says it safely ───────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", ["vgg", "minimal", "resnet", "hostile"])
+@pytest.mark.parametrize("name", ["vgg", "minimal", "resnet", "hostile", "lost", "lost_hostile"])
 def test_one_file_below_300_kb_that_loads_nothing(name: str, request: pytest.FixtureRequest) -> None:
     text = render(request.getfixturevalue(name))
     page = Page(text)
@@ -265,6 +266,16 @@ def test_one_file_below_300_kb_that_loads_nothing(name: str, request: pytest.Fix
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert {(a["href"] or "")[1:] for a in page.all("a")} <= set(ids)
+
+
+def test_a_long_page_is_cut_until_it_is_below_300_kb(resnet: Report, lost: Report) -> None:
+    both = replace(resnet, robustness=lost.robustness)
+    page = Page(render(both))
+    assert [a["id"] for a in page.all("section")][:2] == ["verdict", "curves"]
+    assert "numbers" in page.texts
+    assert "Of 54 groups, the 30 that lose the most units are shown." in page.text("scores")
+    assert "of 20 distributions, the 12 that allow the least" in page.text("curves").lower()
+    assert len(render(both).encode()) < 300_000
 
 
 def test_hostile_text_is_shown_as_text(hostile: Report) -> None:
@@ -377,7 +388,7 @@ def browser() -> Iterator[Any]:
 @pytest.mark.parametrize(
     ("width", "scheme"), [(360, "light"), (390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")]
 )
-@pytest.mark.parametrize("name", ["vgg", "minimal", "resnet", "hostile"])
+@pytest.mark.parametrize("name", ["vgg", "minimal", "resnet", "hostile", "lost", "lost_hostile"])
 def test_the_page_in_a_browser(
     name: str, width: int, scheme: Any, browser: Any, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

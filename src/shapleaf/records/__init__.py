@@ -15,6 +15,7 @@ from .report import Measurement, Report
 from .robustness import ClassCounts, Flips, Measured, Robustness
 from .scores import Scores
 from .similarity import NoisePotential, NoiseSimilarity
+from .sweep import Failure, Sweep
 from .training import Training
 from .verdict import Advice, Verdict
 
@@ -30,6 +31,7 @@ __all__ = [
     "Effect",
     "Excess",
     "ExcessError",
+    "Failure",
     "Faithfulness",
     "Flips",
     "Graph",
@@ -60,6 +62,7 @@ __all__ = [
     "Slice",
     "Slope",
     "Subject",
+    "Sweep",
     "TensorInfo",
     "TimedCall",
     "Training",

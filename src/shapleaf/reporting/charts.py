@@ -72,18 +72,21 @@ class Chart:
     cut_bars: str
 
 
-def charts(scores: Scores, plan: Plan | None) -> list[Chart]:
-    """A chart for each scored group, in order; of very many groups, those that lose the most units."""
+def charts(scores: Scores, plan: Plan | None, room: int = 1) -> list[Chart]:
+    """A chart for each scored group, in order; of very many groups, those that lose the most units.
+
+    ``room`` divides how many groups and marks are drawn at most.
+    """
     names = list(scores.values)
     removed = {
         name: scores.values[name].shape[-1] - len(plan.keep[name]) if _planned(scores, plan, name) else 0
         for name in names
         if plan is not None
     }
-    if len(names) > CHARTS:
-        chosen = set(sorted(names, key=lambda name: -removed.get(name, 0))[:CHARTS])
+    if len(names) > CHARTS // room:
+        chosen = set(sorted(names, key=lambda name: -removed.get(name, 0))[: CHARTS // room])
         names = [name for name in names if name in chosen]
-    limit = min(DENSEST, POINTS // max(len(names), 1))
+    limit = min(DENSEST, POINTS // room // max(len(names), 1))
     root = skewed(scores)
     return [_chart(scores, plan, name, limit, root) for name in names]
 

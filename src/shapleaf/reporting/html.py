@@ -22,10 +22,11 @@ from ..records.plan import Plan
 from ..records.receipt import Receipt
 from ..records.report import Measurement, Report
 from ..records.scores import Scores
-from . import charts
+from . import charts, robustness
 from .charts import MINUS
 
 _GROUPS, _REASONS, _PLACES, _LINES = 120, 24, 6, 60  # most bars, reasons, places per reason, other lines
+_BYTES = 300_000  # of a page
 _NAME, _TEXT = 80, 240  # longest name, longest other text taken from a record
 _NAMES = {
     "accuracy": ("Accuracy", "share of examples predicted right"),
@@ -50,25 +51,38 @@ def render(report: Report) -> str:
     >>> page[:15], "<h1>A &lt; B</h1>" in page, "://" in page
     ('<!doctype html>', True, False)
     """
+    for room in (1, 2, 4):
+        page = _rendered(report, room)
+        if len(page.encode()) < _BYTES:
+            break
+    return page
+
+
+def _rendered(report: Report, room: int) -> str:
+    """The page, with long lists cut at their usual length divided by ``room``."""
     receipt, scores = report.receipt, report.scores
     plan = receipt.plan if receipt is not None else None
     graph = plan.graph if plan is not None else scores.graph if scores is not None else None
     compared = any(row.reference is not None for row in report.rows)
     parts: dict[str, Any] = {
         "numbers": [_measure(row) for row in report.rows],
-        "units": _bars(plan) if plan is not None else None,
-        "scores": _scored(scores, plan) if scores is not None and scores.values else None,
+        "units": _bars(plan, _GROUPS // room) if plan is not None else None,
+        "scores": _scored(scores, plan, room) if scores is not None and scores.values else None,
         "limits": _limits(graph) if graph is not None else None,
         "surgery": _surgery(receipt) if receipt is not None else None,
         "origins": _origins(report, plan, graph),
     }
     titles = ("Before and after" if compared else "The numbers", *_TITLES[1:])
     sections = [(name, title) for name, title in zip(parts, titles, strict=True) if parts[name]]
+    lost = robustness.parts(report.robustness, room) if report.robustness is not None else {}
+    head = [lost["verdict"]["headline"]] if "verdict" in lost else []
     return _template().render(
         title=_clip(report.title),
-        lead=_lead(report),
-        support=_support(report, plan),
-        sections=sections,
+        lead=_lead(report) if report.rows or not head else head.pop(),
+        support=[*_support(report, plan), *head],
+        sections=[*((name, robustness.TITLES[name]) for name in lost), *sections],
+        lost=lost,
+        canvas=charts,
         compared=compared,
         ranges=any(row["before_range"] or row["after_range"] for row in parts["numbers"]),
         **parts,
@@ -272,10 +286,10 @@ def _support(report: Report, plan: Plan | None) -> list[str]:
 # ── units and scores ─────────────────────────────────────────────────────────────────────────
 
 
-def _bars(plan: Plan) -> dict[str, Any]:
+def _bars(plan: Plan, most: int) -> dict[str, Any]:
     groups = list(plan.graph)
-    if len(groups) > _GROUPS:
-        chosen = {g.name for g in sorted(groups, key=lambda g: len(plan.keep[g.name]) - g.size)[:_GROUPS]}
+    if len(groups) > most:
+        chosen = {g.name for g in sorted(groups, key=lambda g: len(plan.keep[g.name]) - g.size)[:most]}
         groups = [group for group in groups if group.name in chosen]
     rows = [
         {
@@ -289,8 +303,8 @@ def _bars(plan: Plan) -> dict[str, Any]:
     return {"rows": rows, "groups": len(plan.graph)}
 
 
-def _scored(scores: Scores, plan: Plan | None) -> dict[str, Any]:
-    drawn = charts.charts(scores, plan)
+def _scored(scores: Scores, plan: Plan | None, room: int) -> dict[str, Any]:
+    drawn = charts.charts(scores, plan, room)
     return {
         "charts": drawn,
         "groups": len(scores.values),

@@ -1,0 +1,213 @@
+"""The commands that measure many models: assess and sweep."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import _options, _progress
+from ._options import (
+    Calibration,
+    Classes,
+    Data,
+    Json,
+    Model,
+    Normalise,
+    Out,
+    Quiet,
+    Seed,
+    Size,
+    Split,
+    Test,
+    Weights,
+)
+from ._outputs import show, write_report
+from .errors import DataError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .evaluation import Candidate
+    from .integrations.datasets import Images
+    from .records import Sweep
+    from .shifts import Distribution
+
+_SHIFTS = "Shifts"
+
+
+def assess(
+    model: Model,
+    pruned: Annotated[
+        list[str],
+        typer.Argument(help="Folders that prune, slim or a cycle wrote; METHOD=FOLDER names the curve."),
+    ],
+    data: Data,
+    weights: Weights = None,
+    num_classes: Classes = None,
+    separate: Annotated[
+        Path | None, typer.Option(help="Weights of an independently trained network, as a yardstick.")
+    ] = None,
+    split: Split = "test",
+    image_size: Size = None,
+    normalise: Normalise = None,
+    calibration: Calibration = 100,
+    test: Test = None,
+    corruption: Annotated[
+        list[str] | None,
+        typer.Option(help="A corruption, or none; repeatable. By default all.", rich_help_panel=_SHIFTS),
+    ] = None,
+    severity: Annotated[
+        list[int], typer.Option(help="Of each corruption, 1 to 5; repeatable.", rich_help_panel=_SHIFTS)
+    ] = [3],  # noqa: B006 - typer copies it
+    noise: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Standard deviation of Gaussian noise, pixels 0 to 1; repeatable.", rich_help_panel=_SHIFTS
+        ),
+    ] = None,
+    draws: Annotated[int, typer.Option(help="Of noise, to compare what the models do; 0 leaves it out.")] = 5,
+    delta: Annotated[float, typer.Option(help="How much the error may rise: 0.005 is half a point.")] = 0.005,
+    plots: Annotated[bool, typer.Option("--plots", help="Also write the figures as SVG.")] = False,
+    seed: Seed = 0,
+    out: Out = Path("shapleaf-assess"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what pruned models lost beside accuracy, on shifted data; says how far to prune."""
+    from .evaluation import Candidate, noise_similarity, robustness
+    from .evaluation import assess as run
+
+    _progress.quiet(quiet)
+    images = _options.images(data, split, image_size, normalise)
+    rest = _options.divide(images, calibration, seed, test)[1]
+    wanted = _distributions(rest, corruption, severity, noise or (), seed)
+    fresh = _options.network(model, None, num_classes)
+    found = [
+        Candidate(name="unpruned", model=_options.network(model, weights, num_classes), role="reference")
+    ]
+    found += [one for words in pruned for one in _pruned(words, fresh)]
+    if separate is not None:
+        other = _options.network(model, separate, num_classes)
+        found.append(Candidate(name="separate", model=other, role="separate"))
+    files = [Path(words.rpartition("=")[2]) for words in pruned]
+    _begin(out, model, rest, [path for path in (weights, separate) if path is not None] + files)
+    outcomes = run(found, wanted, path=out / "outcomes.safetensors", classes=images.classes)
+    similarity = noise_similarity(found, rest.batches(), draws=draws, seed=seed) if draws else None
+    record = robustness(outcomes, similarity=similarity, delta=delta, seed=seed)
+    write_report(record, f"{model}: what pruning loses", out)
+    if plots:
+        from .reporting.plots import write
+
+        write(record, out / "plots")
+    show(record.verdict, out / "report.html", as_json=as_json, quiet=quiet)
+
+
+def _begin(out: Path, model: str, images: Images, files: Sequence[Path]) -> None:
+    """Forget the outcomes in the folder unless they are of these very models and images."""
+    from ._store import atomic
+
+    digest = hashlib.blake2b(f"{model} {images} {images.ids.tolist()}".encode(), digest_size=16)
+    for path in sorted(
+        one for file in files for one in ([file] if file.is_file() else file.glob("*.safetensors"))
+    ):
+        digest.update(str(path).encode() + path.read_bytes())
+    mark, outcomes = out / "outcomes.digest", out / "outcomes.safetensors"
+    if not mark.exists() or mark.read_text(encoding="utf-8") != digest.hexdigest():
+        outcomes.unlink(missing_ok=True)
+        with atomic(mark) as temporary:
+            temporary.write_text(digest.hexdigest(), encoding="utf-8")
+
+
+def _distributions(
+    images: Images,
+    corruption: Sequence[str] | None,
+    severities: Sequence[int],
+    noise: Sequence[float],
+    seed: int,
+) -> list[Distribution]:
+    from .shifts import CORRUPTIONS, GaussianNoise, distributions
+
+    names = CORRUPTIONS if corruption is None else [name for name in corruption if name != "none"]
+    extra = [GaussianNoise(std, seed) for std in noise]
+    return distributions(images, names=names, severities=severities, noise=extra, seed=seed)
+
+
+def _pruned(words: str, fresh: nn.Module) -> list[Candidate]:
+    """The models in a folder: one that was pruned, or all of a cycle."""
+    from .records import Cycle
+
+    method, _, place = words.rpartition("=")
+    folder = Path(place)
+    if (folder / "cycle.safetensors").exists():
+        return Cycle.load(folder / "cycle.safetensors").candidates(fresh, folder)
+    if not (folder / "receipt.safetensors").exists():
+        raise DataError(
+            f"{folder} holds neither receipt.safetensors nor cycle.safetensors: expected what shapleaf "
+            "prune, slim or a cycle wrote."
+        )
+    return [_one(folder, method, fresh)]
+
+
+def _one(folder: Path, method: str, fresh: nn.Module) -> Candidate:
+    from ._context import copied
+    from .evaluation import Candidate
+    from .integrations.models import load_weights
+    from .records import Receipt
+    from .surgery import replay
+
+    receipt = Receipt.load(folder / "receipt.safetensors")
+    plan = receipt.plan
+
+    def load() -> nn.Module:
+        made = replay(copied(fresh), receipt)
+        load_weights(made, folder / "weights.safetensors")
+        return made.eval()
+
+    criterion = plan.made_by.get("criterion", "pruned").partition("(")[0]
+    removed = 1 - plan.after.params / plan.before.params
+    return Candidate(name=str(folder), model=load, method=method or criterion, removed=removed)
+
+
+def sweep(
+    study: Annotated[Path, typer.Argument(help="A TOML or JSON file that describes the study.")],
+    out: Out = Path("shapleaf-sweep"),
+    workers: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
+    patience: Annotated[
+        float, typer.Option(help="Seconds until a silent worker on another machine is taken for dead.")
+    ] = 120.0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run the trials of a study: methods, seeds, networks.
+
+    Run it again to go on, or with more trials to extend it; run it on several machines to share the work.
+    Writes the table as sweep.csv and sweep.json, and what pruning loses as report.html.
+    """
+    import shapleaf as sl
+
+    _progress.quiet(quiet)
+    described = sl.Study.read(study)
+    found = sl.sweep(described, out, workers=workers, patience=patience)
+    told = _reported(found, out)
+    show(found, told, as_json=as_json, quiet=quiet)
+    if found.failed:
+        first = found.failed[0]
+        raise DataError(
+            f"{len(found.failed)} of {len(described.trials)} trials failed, {first.trial} with "
+            f"{first.error}. The same command tries them again."
+        )
+
+
+def _reported(found: Sweep, out: Path) -> Path:
+    """Write the report, if unpruned and pruned models were measured; the file to look at."""
+    import shapleaf as sl
+
+    roles = {one.role for one in found.outcomes.subjects} if found.outcomes is not None else set()
+    if found.outcomes is None or not {"reference", "pruned"} <= roles:
+        return out / "sweep.csv"
+    write_report(sl.robustness(found.outcomes), f"{found.study}: what pruning loses", out)
+    return out / "report.html"
