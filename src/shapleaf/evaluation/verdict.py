@@ -66,7 +66,8 @@ def verdict(
 
     Distributions that the networks were trained on are the nominal ones; where shifts are among them, the
     first row of a method says what training with them allows. A row is ``certain`` if both ends of the
-    interval of w give the same answer and are no further apart than ``rules.wide``.
+    interval of w give the same answer and are no further apart than ``rules.wide``. The worst of many
+    distributions is low by chance, too, where examples are few; its mean and the families stand beside it.
 
     Args:
         potential: of :func:`shapleaf.prune_potential`.
@@ -152,7 +153,11 @@ def _sentence(one: Advice, rules: Rules) -> str:
         )
     else:
         text = f"{start}prune {one.extent}; you may remove {_percent(one.remove)} of the parameters ({ends}"
-        text += f"; {_percent(one.above)} was too much)" if one.above is not None else ")"
+        text += (
+            f"; the next size measured, {_percent(one.above)}, was too much)"
+            if one.above is not None
+            else "; no more was measured)"
+        )
         text += "" if one.expected == "nominal" else f", which is what {one.weakest} allows"
     if one.expected != "nominal":
         text += f", {_percent(one.mean)} on average over the shifts, {_percent(one.nominal)} on nominal data"
@@ -160,7 +165,10 @@ def _sentence(one: Advice, rules: Rules) -> str:
         return text + "."
     other = {rules.extent(end, one.nominal) for end in (one.low, one.high)} - {one.extent}
     if other:
-        return text + f". This is not certain: the interval also allows for {' or '.join(sorted(other))!r}."
+        return (
+            text
+            + f". This is not certain: the interval also allows for {' or '.join(map(repr, sorted(other)))}."
+        )
     return text + f". This is not precise: the interval is wider than {_percent(rules.wide)}."
 
 
