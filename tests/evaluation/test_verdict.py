@@ -77,6 +77,20 @@ def test_it_says_when_the_interval_allows_for_another_answer() -> None:
     )
 
 
+def test_nominal_data_are_compared_with_themselves() -> None:
+    wide = pooled("nominal", "nominal", 0.5, worst_low=0.2, worst_high=0.6)
+    found = verdict(Potential(limits=(), pooled=(wide,))).advice[0]
+    assert found.extent == "fully"
+    assert found.sentence.endswith("This is not precise: the interval is wider than 10 %.")
+    none = pooled("nominal", "nominal", 0.5, worst_low=0.0, worst_high=0.6)
+    assert "also allows for 'not at all'" in verdict(Potential(limits=(), pooled=(none,))).sentences[0]
+
+
+def test_it_says_all_that_the_interval_allows_for() -> None:
+    wide = pooled("shifted", "shifted", 0.3, worst_low=0.0, worst_high=0.8)
+    assert "allows for 'fully' or 'not at all'." in verdict(potential(wide)).advice[1].sentence
+
+
 def test_it_says_when_the_interval_is_wide() -> None:
     wide = pooled("shifted", "shifted", 0.3, worst_low=0.2, worst_high=0.35)
     found = verdict(potential(wide)).advice[1]
@@ -97,8 +111,9 @@ def test_families_have_advice_of_their_own_and_are_named_for_training() -> None:
         ("nominal", "fully"), ("shifted", "not at all"), ("noise", "not at all"), ("blur", "fully"),
     ]  # fmt: skip
     assert found.advice[3].sentence == (
-        "WT, shifts of blur: prune fully; you may remove 78 % of the parameters (95 % interval 78 to 78 %), "
-        "which is what blur 3 allows, 78 % on average over the shifts, 80 % on nominal data."
+        "WT, shifts of blur: prune fully; you may remove 78 % of the parameters (95 % interval 78 to 78 %; "
+        "no more was measured), which is what blur 3 allows, 78 % on average over the shifts, 80 % on "
+        "nominal data."
     )
     assert found.notes[0] == (
         "If unexpected shifts may occur, do not prune: on shifted 3 WT may remove 5 %, where nominal data "
@@ -156,7 +171,7 @@ def test_from_measurements_to_sentences() -> None:
     assert found.sentences[0].startswith(
         "WT, data as in training only: prune fully; you may remove 85 % of the parameters "
     )
-    assert "90 % was too much" in found.sentences[0]
+    assert "the next size measured, 90 %, was too much" in found.sentences[0]
     assert found.delta == 0.005
 
 

@@ -58,6 +58,9 @@ def test_a_class_without_examples_has_no_accuracy() -> None:
     )
     assert counts.accuracy[0, 0] == 0.75
     assert bool(counts.accuracy[0, 1].isnan())
+    low, high = counts.interval[0, 0].tolist()
+    assert 0.3 < low < 0.75 < high < 0.96
+    assert bool(counts.interval[0, 1].isnan().all())
 
 
 def test_flips_come_back_from_a_file(tmp_path: Path) -> None:

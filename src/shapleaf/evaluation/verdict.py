@@ -66,7 +66,8 @@ def verdict(
 
     Distributions that the networks were trained on are the nominal ones; where shifts are among them, the
     first row of a method says what training with them allows. A row is ``certain`` if both ends of the
-    interval of w give the same answer and are no further apart than ``rules.wide``.
+    interval of w give the same answer and are no further apart than ``rules.wide``. The worst of many
+    distributions is low by chance, too, where examples are few; its mean and the families stand beside it.
 
     Args:
         potential: of :func:`shapleaf.prune_potential`.
@@ -113,8 +114,8 @@ def _groups(potential: Potential, method: str, delta: float) -> Iterator[Pooled]
 
 def _advice(potential: Potential, one: Pooled, nominal: Pooled, rules: Rules) -> Advice:
     extent = rules.extent(one.worst, nominal.worst)
-    answers = {rules.extent(end, nominal.worst) for end in (one.worst_low, one.worst, one.worst_high)}
-    certain = len(answers) == 1 and one.worst_high - one.worst_low <= rules.wide
+    answers = _answers(one.worst_low, one.worst_high, None if one is nominal else nominal.worst, rules)
+    certain = answers == {extent} and one.worst_high - one.worst_low <= rules.wide
     key = (one.method, one.delta, one.weakest)
     there = [limit for limit in potential.limits if (limit.method, limit.delta, limit.distribution) == key]
     larger = [limit.above for limit in there if limit.above is not None]
@@ -136,6 +137,11 @@ def _advice(potential: Potential, one: Pooled, nominal: Pooled, rules: Rules) ->
     return replace(found, sentence=_sentence(found, rules))
 
 
+def _answers(low: float, high: float, nominal: float | None, rules: Rules) -> set[Extent]:
+    """What the ends of an interval lead to; those of nominal data are compared with themselves."""
+    return {rules.extent(end, end if nominal is None else nominal) for end in (low, high)}
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}".removesuffix(".0") + " %"
 
@@ -152,15 +158,23 @@ def _sentence(one: Advice, rules: Rules) -> str:
         )
     else:
         text = f"{start}prune {one.extent}; you may remove {_percent(one.remove)} of the parameters ({ends}"
-        text += f"; {_percent(one.above)} was too much)" if one.above is not None else ")"
+        text += (
+            f"; the next size measured, {_percent(one.above)}, was too much)"
+            if one.above is not None
+            else "; no more was measured)"
+        )
         text += "" if one.expected == "nominal" else f", which is what {one.weakest} allows"
     if one.expected != "nominal":
         text += f", {_percent(one.mean)} on average over the shifts, {_percent(one.nominal)} on nominal data"
     if one.certain:
         return text + "."
-    other = {rules.extent(end, one.nominal) for end in (one.low, one.high)} - {one.extent}
+    nominal = None if one.expected == "nominal" else one.nominal
+    other = _answers(one.low, one.high, nominal, rules) - {one.extent}
     if other:
-        return text + f". This is not certain: the interval also allows for {' or '.join(sorted(other))!r}."
+        return (
+            text
+            + f". This is not certain: the interval also allows for {' or '.join(map(repr, sorted(other)))}."
+        )
     return text + f". This is not precise: the interval is wider than {_percent(rules.wide)}."
 
 
