@@ -90,9 +90,9 @@ def _useless(
     group: Group, extents: _Extents, named: dict[str, nn.Parameter], tolerance: float, *, padded: bool
 ) -> Tensor:
     """Which units tell no reader anything, ``(units,)``."""
-    layers: dict[str, list[Site]] = {}
+    layers: dict[tuple[str, int], list[Site]] = {}
     for site in group.sites:
-        layers.setdefault(site.weight or site.call, []).append(site)
+        layers.setdefault((site.weight or site.call, site.dim), []).append(site)
     found = torch.ones(group.size, dtype=torch.bool)
     for sites in layers.values():
         varying = extents.varying(sites, tolerance, padded=padded)
