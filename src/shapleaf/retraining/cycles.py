@@ -139,7 +139,7 @@ def cycle(  # noqa: PLR0913 - the parts of an experiment
     dense = nonzeros(model)
     chosen.check(model, round(settings.parts[-1][-1] * dense), held)
     run = _Run(model, chosen, settings, data, held, Path(path), seed)
-    run.begin(Cycle(method=chosen.name, mode=settings.mode, net=net, seed=seed, dense=dense))
+    run.begin(Cycle(method=chosen.name, mode=settings.mode, net=net, seed=int(seed), dense=dense))
     with progress(f"{chosen.name}", len(settings.parts)) as step:
         for part in range(len(settings.parts)):
             run.part(part)
