@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,11 @@ from ..data import batches
 def dead(model: nn.Module, data: Any, names: Collection[str]) -> dict[str, Tensor]:
     """Which scalars of the parameters named are dead on the data: boolean, of each one's shape.
 
-    A scalar is dead if the gradient of the outputs with respect to it is exactly zero for every example,
-    and the outputs stay the same when all such scalars are zero. The second half matters: what feeds a
-    saturated activation has no gradient either, but cannot be dropped. If the outputs change, tensor after
-    tensor is tried alone. What eval mode does not use at all is not dead. (The sweep of Liebenwein et al.
-    2021, which looks at gradients only.)
+    Looked at are norms, biases, and the weights of one output or of one input together. They are dead if the
+    gradient of the outputs with respect to them is exactly zero for every example, and the outputs stay the
+    same when all of them are zero. The second half matters: what feeds a saturated activation has no gradient
+    either, but cannot be dropped. If the outputs change, tensors are tried by halves. What eval mode does not
+    use at all is not dead. (Liebenwein et al. 2021 look at the gradients of single scalars only.)
 
     Args:
         model: the model, with its weights masked already; it is left as it is.
@@ -36,13 +36,40 @@ def dead(model: nn.Module, data: Any, names: Collection[str]) -> dict[str, Tenso
     [[False, False], [True, True]]
     """
     found = _without_gradient(model, data, names)
-    if not found or _unchanged(model, data, found):
-        return found
-    accepted: dict[str, Tensor] = {}
-    for name, scalars in found.items():
-        more = {**accepted, name: scalars}
-        accepted = more if _unchanged(model, data, more) else accepted
-    return accepted
+    rows = {name: _whole(gone, 0) for name, gone in found.items()}
+    columns = {name: _whole(gone | rows[name], 1) for name, gone in found.items() if gone.ndim > 1}
+    known: dict[str, Tensor] = {}
+    for kind in (rows, columns):
+        left = [name for name, gone in kind.items() if bool(gone.any())]
+        before = -1
+        while left and len(left) != before:  # a norm may go first, and then what it reads
+            before = len(left)
+            known, left = _accepted(model, data, kind, left, known)
+    return known
+
+
+def _whole(gone: Tensor, axis: int) -> Tensor:
+    """Those that are dead with all others of the same output channel (0), or that read the same (1)."""
+    if gone.ndim < 2:
+        return gone
+    if axis == 1:
+        return gone.all(0, keepdim=True).expand(gone.shape)
+    return gone.flatten(1).all(1).view(-1, *[1] * (gone.ndim - 1)).expand(gone.shape)
+
+
+def _accepted(
+    model: nn.Module, data: Any, found: Mapping[str, Tensor], names: Sequence[str], known: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """What is known to be dead with those without which the outputs are the same; and the other names."""
+    more = {**known, **{name: known.get(name, found[name]) | found[name] for name in names}}
+    if _unchanged(model, data, more):
+        return more, []
+    if len(names) == 1:
+        return known, [*names]
+    half = len(names) // 2
+    known, left = _accepted(model, data, found, names[:half], known)
+    known, right = _accepted(model, data, found, names[half:], known)
+    return known, left + right
 
 
 def _without_gradient(model: nn.Module, data: Any, names: Collection[str]) -> dict[str, Tensor]:

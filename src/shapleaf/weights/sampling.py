@@ -75,7 +75,7 @@ def allocation(alpha: Floats, share: Floats, most: Floats, budget: float) -> Flo
         low *= 2
     while given(high).sum() > budget:
         high *= 2
-    for _ in range(100):
+    for _ in range(64):
         middle = (low + high) / 2
         low, high = (middle, high) if given(middle).sum() > budget else (low, middle)
     return given(high)
@@ -84,14 +84,15 @@ def allocation(alpha: Floats, share: Floats, most: Floats, budget: float) -> Flo
 def _steepness(wanted: Floats) -> Floats:
     """``log u`` at which ``-f'(m) alpha / K``, a function of u alone, has this logarithm.
 
-    ``(u^1.5 (u + 3) / sqrt(u + 6) + u^2) / 2``: its logarithm rises by 1.5 to 2 for each unit of log u, so
-    every step leaves at most a quarter of the distance.
+    ``(u^1.5 (u + 3) / sqrt(u + 6) + u^2) / 2``: nearly straight in logarithms (its slope rises from 1.5 to
+    2), so that a few steps of Newton's method are exact.
     """
     found = wanted / 2
-    for _ in range(28):
+    for _ in range(7):
         u = np.exp(found)
-        log = found + np.log((np.sqrt(u) * (u + 3) / np.sqrt(u + 6) + u) / 2)
-        found = found - (log - wanted) / 2
+        root = np.sqrt(u) * (u + 3) / np.sqrt(u + 6)
+        slope = (root * (1.5 + u / (u + 3) - u / (2 * u + 12)) + 2 * u) / (root + u)
+        found = found - (found + np.log((root + u) / 2) - wanted) / slope
     return found
 
 

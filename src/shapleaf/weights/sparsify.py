@@ -47,7 +47,7 @@ def sparsify(
         data: batches, for criteria that look at data, and for the sweep.
         layers: shell patterns of the layers to prune; all by default.
         sweep: with data, whether parameters that are dead once the weights are gone go, too; see
-            :func:`shapleaf.weights.dead.dead`. The budget counts what is left.
+            :func:`shapleaf.weights.dead`. The budget counts what is left.
         seed: names every random draw.
 
     Raises:
@@ -126,17 +126,23 @@ class _Search:
             first: the number of weights to begin with.
             most: the number that there are.
         """
-        low, high, request = 0, most, first
-        best: tuple[dict[str, Kept], int] | None = None
-        for _ in range(ROUNDS):
+        (low, above), (high, below) = (0, 0), (most, 0)  # requests, and how far their counts are off
+        request, best = first, None
+        for turn in range(ROUNDS):
             kept, count = self._left(choose(request))
             gap = target - count
             if best is None or _worth(count, target) > _worth(best[1], target):
                 best = kept, count
             if 0 <= gap <= CLOSE * target:
                 break
-            low, high = (request, high) if gap > 0 else (low, request)
-            request += gap
+            if gap > 0:
+                low, above = request, gap
+            else:
+                high, below = request, gap
+            if not (above and below):
+                request += gap << turn  # by more and more: what is dead can go on and off in lumps
+            elif turn % 2:
+                request = low + (high - low) * above // (above - below)
             if not low < request < high:
                 request = (low + high) // 2
             if not low < request < high:
