@@ -22,8 +22,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
     "MissingExtraError",
-    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes NoiseSimilarity "
-    "HeatMap Ordering Potential ExcessError Verdict Robustness Cycle Masks Sweep",
+    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes Masks "
+    "NoiseSimilarity HeatMap Ordering Potential ExcessError Verdict Robustness Cycle Sweep",
     "data": "batches take",
     "shifts": "Distribution Corruption CorruptionMix GaussianNoise UniformNoise FGSM PGD shifted "
     "distributions",
@@ -38,7 +38,7 @@ _PUBLIC = {
     "attribution": "attribute",
     "scanning": "scan",
     "budgets": "Units Params Macs Latency Nonzeros",
-    "weights": "sparsify sparsified hold Magnitude",
+    "weights": "sparsify sparsified hold Magnitude SiPP Snip",
     "strategies": "Global Uniform Tradeoff ErrorLevel",
     "allocation": "allocate plan",
     "idling": "idle",

@@ -2,7 +2,8 @@
 
 from .choosing import Choice, Kept, Study, WeightCriterion, top
 from .counting import nonzeros, prunable
-from .criteria import Magnitude
+from .criteria import Magnitude, SiPP, Snip
+from .dead import dead
 from .holding import Hold, hold, sparsified
 from .sparsify import sparsify
 
@@ -11,8 +12,11 @@ __all__ = [
     "Hold",
     "Kept",
     "Magnitude",
+    "SiPP",
+    "Snip",
     "Study",
     "WeightCriterion",
+    "dead",
     "hold",
     "nonzeros",
     "prunable",
