@@ -333,3 +333,17 @@ def test_records_are_packed_into_strings_and_tensors_and_back() -> None:
         DataError, match=r"here is not a valid Tree: at leaves\.a\.weight: no tensor named '#0'"
     ):
         _store.unpack(Tree, text, {}, where="here")
+
+
+def test_the_kind_of_a_file_is_told_without_reading_it(tmp_path: Path) -> None:
+    _store.save(TREE, tmp_path / "a")
+    assert _store.kind(tmp_path / "a") == "Tree"
+    with pytest.raises(DataError, match="does not exist"):
+        _store.kind(tmp_path / "absent")
+    with pytest.raises(DataError, match="cannot read"):
+        _store.kind(tmp_path)
+    for content in (b"", save({}), save({}, metadata={"shapleaf": "no json"})):
+        (tmp_path / "b").write_bytes(content)
+        with pytest.raises(DataError, match="is damaged"):
+            _store.kind(tmp_path / "b")
+    assert _store.kind(write(tmp_path / "c", "[1]")) == ""

@@ -18,9 +18,9 @@ from torch import nn
 import shapleaf as sl
 from chains import RECIPE, Counting, Killed, Stumbling, dies, images, same, small
 from shapleaf.retraining import METHODS, Retraining, cycle, train
-from shapleaf.retraining.cycles import nonzeros
 from shapleaf.retraining.methods import Step
 from shapleaf.retraining.rebuilding import rebuilt
+from shapleaf.weights import nonzeros
 
 module = sys.modules["shapleaf.retraining.train"]
 DATA, SAMPLE = images(), images(8, seed=2)
@@ -192,6 +192,42 @@ def test_killed_anywhere_it_ends_the_same(tmp_path: Path, monkeypatch: pytest.Mo
         made, found = whole(path, Stumbling(METHODS["FT"]), counted(settings))
         assert made == expected
         assert all(map(same, found, finals))
+
+
+@pytest.mark.parametrize("mode", ["cascade", "one-shot", "rewind"])
+def test_single_weights(tmp_path: Path, mode: Any) -> None:
+    """They stay at zero through retrainings, a kill in the middle of one, and rewinding."""
+    early = small(5).state_dict() if mode == "rewind" else None
+    settings = replace(SETTINGS, mode=mode, early=early)
+    expected, finals = whole(tmp_path / "whole", "SiPP", counted(settings))
+    for point, network in zip(expected.points[1::2], finals, strict=True):
+        assert 1 - point.keep <= point.removed < 1 - point.keep + 0.1
+        assert network[0].weight.shape == (8, 1, 3, 3)
+        masks = sl.Masks.load(tmp_path / "whole" / point.record)
+        for mask in masks:
+            kept, parameter = mask.keep(), network.get_parameter(mask.parameter)
+            assert bool((parameter[~kept] == 0).all())
+            assert bool((parameter[kept] != 0).all())
+        if mode != "one-shot":  # what is gone stays gone
+            earlier = sl.Masks.load(tmp_path / "whole" / expected.points[0].record)
+            assert all(bool((mask.keep() <= earlier[mask.parameter].keep()).all()) for mask in masks)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", "SiPP", counted(settings, 9))
+    made, found = whole(tmp_path / "killed", "SiPP", counted(settings))
+    assert made == expected
+    assert all(map(same, found, finals))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("FT", "SiPP", "control")])
+@pytest.mark.filterwarnings("ignore:compensation made the")
+def test_every_method_killed_and_resumed(tmp_path: Path, name: str) -> None:
+    expected, finals = whole(tmp_path / "whole", name, counted(SETTINGS))
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", name, counted(SETTINGS, 8))
+    made, found = whole(tmp_path / "killed", name, counted(SETTINGS))
+    assert made == expected
+    assert all(map(same, found, finals))
 
 
 @pytest.mark.slow

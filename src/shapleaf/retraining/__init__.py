@@ -2,7 +2,7 @@
 
 from .augmentation import Augmentation, CropFlip
 from .cycles import Retraining, cycle
-from .methods import METHODS, FilterPruning, Method, NoPruning
+from .methods import METHODS, FilterPruning, Method, NoPruning, WeightPruning
 from .presets import preset
 from .recipes import RECIPES, Constant, Cosine, Decay, Every, Milestones, Poly, Recipe, learning_rate
 from .spacings import PAPER, chunks, spacing
@@ -25,6 +25,7 @@ __all__ = [
     "Poly",
     "Recipe",
     "Retraining",
+    "WeightPruning",
     "chunks",
     "cycle",
     "learning_rate",

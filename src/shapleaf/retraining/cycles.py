@@ -16,6 +16,7 @@ from .._progress import progress
 from ..data import Batches, batches
 from ..errors import DataError
 from ..records.cycle import Cycle, Point
+from ..weights import nonzeros
 from . import checkpoints
 from .augmentation import Augmentation
 from .examples import Examples
@@ -144,17 +145,6 @@ def cycle(  # noqa: PLR0913 - the parts of an experiment
             run.part(part)
             step(f"keep {settings.parts[part][-1]:.3g}")
     return run.cycle
-
-
-def nonzeros(model: nn.Module) -> int:
-    """The number of a model's parameters that are not zero.
-
-    >>> model = nn.Linear(2, 2, bias=False)
-    >>> _ = nn.init.eye_(model.weight)
-    >>> nonzeros(model)
-    2
-    """
-    return sum(int(parameter.count_nonzero()) for parameter in model.parameters())
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -12,26 +12,28 @@ from torch import nn
 from .. import _context, _store
 from ..allocation import allocate
 from ..attribution import attribute
-from ..budgets import Params
-from ..criteria import Criterion, Needs, Random, Shapley, WeightNorm
+from ..budgets import Nonzeros, Params
+from ..criteria import PFP, Criterion, Random, Shapley, WeightNorm
 from ..data import batches
 from ..errors import DataError
-from ..records import Graph, Receipt
+from ..records import Graph, Masks, Receipt
 from ..scanning import curved
-from ..strategies import Strategy, Tradeoff, Uniform
+from ..strategies import ErrorLevel, Strategy, Tradeoff, Uniform
 from ..surgery import Compensation, LeastSquares, prune, replay
 from ..tracing import trace
+from ..weights import Magnitude, SiPP, WeightCriterion, hold, sparsified, sparsify
+from ..weights.holding import apply
 from .recipes import described
 from .train import Hold
 
-Kept = Receipt
+Removed = Masks | Receipt
 
 
 class Step(NamedTuple):
     """A pruned network, and the record by which the same can be done to another of its architecture."""
 
     model: nn.Module
-    record: Kept | None
+    record: Removed | None
 
 
 @runtime_checkable
@@ -66,6 +68,38 @@ class NoPruning:
     def prune(self, model: nn.Module, keep: int, sample: Any, seed: int) -> Step:
         """A copy."""
         return Step(_context.copied(model), None)
+
+
+@dataclass(frozen=True)
+class WeightPruning:
+    """Single weights become zero, and are held there while the network is retrained.
+
+    Args:
+        name: what it is called.
+        criterion: how weights are chosen.
+
+    >>> import torch
+    >>> model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> pruned = WeightPruning("WT", Magnitude()).prune(model, 26, torch.randn(5, 3), 0).model
+    >>> sum(int(parameter.count_nonzero()) for parameter in pruned.parameters()) <= 26
+    True
+    """
+
+    name: str
+    criterion: WeightCriterion = field(default_factory=Magnitude)
+
+    def check(self, model: nn.Module, keep: int, sample: Any) -> None:
+        """Choose so many weights by magnitude: what can be reached at all depends on the model alone.
+
+        Raises:
+            BudgetError: so few parameters cannot be reached; the nearest number that can is named.
+        """
+        sparsify(model, Nonzeros(keep=keep))
+
+    def prune(self, model: nn.Module, keep: int, sample: Any, seed: int) -> Step:
+        """Choose, and set the others to zero."""
+        masks = sparsify(model, Nonzeros(keep=keep), self.criterion, sample, seed=seed)
+        return Step(sparsified(model, masks), masks)
 
 
 @dataclass(frozen=True, repr=False)
@@ -106,8 +140,7 @@ class FilterPruning:
     def prune(self, model: nn.Module, keep: int, sample: Any, seed: int) -> Step:
         """Trace, attribute, allocate, prune."""
         graph = self._graph(model, sample)
-        data = sample if self.criterion.needs & ~Needs.CONSUMERS else None
-        scores = attribute(model, graph, data, self.criterion, loss=self.loss, seed=seed)
+        scores = attribute(model, graph, sample, self.criterion, loss=self.loss, seed=seed)
         if isinstance(self.strategy, Tradeoff):
             scores = curved(model, scores, sample, loss=self.loss)
         plan = allocate(scores, Params(keep=keep), strategy=self.strategy, multiple_of=1)
@@ -120,17 +153,32 @@ class FilterPruning:
         return trace(model, _context.on_device(example.inputs, model))
 
 
-def redo(model: nn.Module, record: Kept | None) -> nn.Module:
-    """Do to a model, in place, what a step did to another of its architecture; the weights are its own."""
-    return model if record is None else replay(model, record)
+def redo(model: nn.Module, record: Removed | None) -> nn.Module:
+    """Remove from a model, in place, what a step removed from another of its architecture.
+
+    The weights that stay are its own; factors by which a step multiplied them are left out.
+    """
+    if isinstance(record, Masks):
+        apply(model, _plain(record))
+    elif record is not None:
+        replay(model, record)
+    return model
 
 
-def holding(record: Kept | None) -> Hold | None:
+def holding(record: Removed | None) -> Hold | None:
     """What keeps pruned weights at zero while a network is retrained; nothing where units were cut out."""
-    return None
+    if not isinstance(record, Masks):
+        return None
+    masks = _plain(record)
+    return lambda model, optimizer: hold(model, masks, optimizer)
 
 
-def load_record(path: Path) -> Kept:
+def _plain(masks: Masks) -> Masks:
+    """Without the factors, which the pruned network's weights have in them already."""
+    return replace(masks, masks=tuple(replace(mask, factors=None) for mask in masks))
+
+
+def load_record(path: Path) -> Removed:
     """Read what a step pruned.
 
     Raises:
@@ -142,7 +190,7 @@ def load_record(path: Path) -> Kept:
     return _RECORDS[kind].load(path)
 
 
-_RECORDS: dict[str, type[Kept]] = {one.__name__: one for one in (Receipt,)}
+_RECORDS: dict[str, type[Masks | Receipt]] = {"Masks": Masks, "Receipt": Receipt}
 
 
 class _Methods(Mapping[str, Method]):
@@ -164,7 +212,10 @@ class _Methods(Mapping[str, Method]):
 
 
 METHODS: Mapping[str, Method] = _Methods(
+    WeightPruning("WT", Magnitude()),
+    WeightPruning("SiPP", SiPP()),
     FilterPruning("FT", WeightNorm(1), Uniform()),
+    FilterPruning("PFP", PFP(), ErrorLevel()),
     FilterPruning("random", Random(), Uniform()),
     FilterPruning("Shapley", Shapley(), Tradeoff()),
     FilterPruning("Shapley+refit", Shapley(), Tradeoff(), compensate=LeastSquares),
