@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shapleaf._rng import stream
+from shapleaf._rng import each, stream
 
 
 def test_draws_are_written_down() -> None:
@@ -46,3 +46,26 @@ def test_draws_of_many_streams_look_uniform() -> None:
     draws = np.array([stream(0, "unit", i).random() for i in range(2000)])
     assert abs(draws.mean() - 0.5) < 4 * (1 / 12 / 2000) ** 0.5
     assert np.abs(np.histogram(draws, 10, (0, 1))[0] - 200).max() < 4 * 200**0.5
+
+
+def test_streams_of_many_ids_are_written_down() -> None:
+    # Philox at the counter (0, 0, part, id): a change here changes every corruption of every user.
+    draws = [generator.random() for generator in each(stream(0, "x"), (0, 1, 2**40))]
+    assert draws == [0.9295754980290691, 0.5798131962321748, 0.4491279770942287]
+    first = np.random.Philox(key=stream(0, "x").bit_generator.state["state"]["key"], counter=[0, 0, 3, 8])
+    assert (
+        next(each(stream(0, "x"), [8], part=3)).random(5).tolist()
+        == np.random.Generator(first).random(5).tolist()
+    )
+
+
+def test_streams_of_many_ids_do_not_depend_on_each_other() -> None:
+    base = stream(0, "x")
+    base.random(3)
+    base.integers(5, dtype=np.uint32)  # leaves half a word behind
+    together = [generator.random(7).tolist() for generator in each(base, (3, 1, 3))]
+    alone = [next(each(stream(0, "x"), [i])).random(7).tolist() for i in (3, 1, 3)]
+    assert together == alone
+    assert together[0] != together[1]
+    assert next(each(stream(0, "x"), [3], part=1)).random() != alone[0][0]
+    assert next(each(stream(1, "x"), [3])).random() != alone[0][0]

@@ -100,9 +100,13 @@ def boxes(size: int, wanted: int) -> Tensor:
     [[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]
     """
     scale = size / wanted
-    centre = (torch.arange(wanted, dtype=torch.float64) + 0.5) * scale
-    distance = (torch.arange(size) + 0.5 - centre[:, None]) / max(scale, 1)
-    weights = ((distance > -0.5) & (distance <= 0.5)).double()
+    wide = max(scale, 1.0)
+    centre = ((torch.arange(wanted, dtype=torch.float64) + 0.5) * scale)[:, None]
+    place = torch.arange(size)
+    # A pixel on the border of two boxes belongs to the one that Pillow's arithmetic puts it in.
+    distance = (place - centre + 0.5) * (1 / wide)
+    reach = (place >= (centre - wide / 2 + 0.5).floor()) & (place < (centre + wide / 2 + 0.5).floor())
+    weights = (reach & (distance > -0.5) & (distance <= 0.5)).double()
     return weights / weights.sum(1, keepdim=True)
 
 

@@ -51,7 +51,7 @@ class Draws:
         out = self._rows(shape, np.int64)
         for row, generator in zip(out, self._each(), strict=True):
             row[:] = generator.integers(low, high, size=row.shape)
-        return torch.from_numpy(out).view(-1, *shape)
+        return torch.from_numpy(out).view(len(self.ids), *shape)
 
     def poisson(self, rates: Tensor) -> Tensor:
         """Counts with these means, of their shape."""
@@ -68,4 +68,4 @@ class Draws:
         return np.empty((len(self.ids), int(np.prod(shape))), dtype)
 
     def _tensor(self, rows: np.ndarray, shape: tuple[int, ...]) -> Tensor:
-        return torch.from_numpy(rows).double().view(-1, *shape)
+        return torch.from_numpy(rows).double().view(len(self.ids), *shape)

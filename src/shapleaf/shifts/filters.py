@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 Border = Literal["edge", "mirror", "half"]
 """What lies outside, ``|`` being the image's first edge: ``aaa|abc``, ``cb|abc`` and ``cba|abc``."""
@@ -57,12 +56,16 @@ def blurred(images: Tensor, sigma: float, truncate: float = 4, border: Border = 
 
 def convolved(images: Tensor, kernel: Tensor) -> Tensor:
     """Each channel correlated with one kernel of odd sides; the border mirrors the image."""
-    examples, channels, height, width = images.shape
+    height, width = images.shape[-2:]
     above, left = kernel.shape[0] // 2, kernel.shape[1] // 2
     rows = inside(torch.arange(-above, height + above), height, "mirror")
     cols = inside(torch.arange(-left, width + left), width, "mirror")
-    padded = images[:, :, rows][:, :, :, cols].flatten(0, 1)[:, None]
-    return functional.conv2d(padded, kernel[None, None]).view(examples, channels, height, width)
+    padded, out = images[:, :, rows][:, :, :, cols], torch.zeros_like(images)
+    # Kernels are small or have many zeros: adding up what they see is faster than PyTorch's own float64.
+    for row, col in kernel.nonzero().tolist():
+        seen = padded[:, :, row : row + height, col : col + width]
+        out.add_(seen, alpha=float(kernel[row, col]))
+    return out
 
 
 def averaged(images: Tensor) -> Tensor:

@@ -143,14 +143,14 @@ def distributions(
         scale = "cifar" if max(images.shape[1:]) <= 64 else "imagenet"
     corruptions = [Corruption(name, severity, scale, seed) for name in names for severity in severities]
     clean = images.batches()
+    changed_data = [shifted(images, shift) for shift in (*corruptions, *noise)]
     found = [
         Distribution(name="clean", data=clean, nominal=True),
-        *(
-            Distribution(name=shift.name, data=shifted(images, shift), family=shift.family)
-            for shift in (*corruptions, *noise)
-        ),
+        *(Distribution(name=one.shift.name, data=one, family=one.shift.family) for one in changed_data),
     ]
     for attack in attacks:
+        if not isinstance(attack, Attack):
+            raise DataError(f"an attack has a name and perturb(model, batch); received {attack!r}.")
         if isinstance(attack, FGSM | PGD) and attack.mean is None:
             attack = replace(attack, mean=images.mean, std=images.std)  # noqa: PLW2901 - the same, completed
         found.append(Distribution(name=attack.name, data=clean, family="attack", attack=attack))
