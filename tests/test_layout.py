@@ -21,6 +21,7 @@ ROWS = """
     errors
     layers
     _table _store _context _rng _calls _progress _ranks _ridge _grids _draws
+    _table _store _context _rng _calls _progress _ranks _ridge _grids _intervals
     records
     data
     shifts

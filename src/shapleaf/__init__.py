@@ -22,8 +22,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
     "MissingExtraError",
-    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes Masks Cycle "
-    "NoiseSimilarity HeatMap Ordering Potential ExcessError Verdict Robustness Sweep",
+    "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes NoiseSimilarity "
+    "HeatMap Ordering Potential ExcessError Verdict Robustness Masks Cycle Sweep",
     "data": "batches take",
     "shifts": "Distribution Corruption CorruptionMix GaussianNoise UniformNoise FGSM PGD shifted "
     "distributions",
@@ -32,8 +32,8 @@ _PUBLIC = {
     "costs": "cost",
     "masking": "masked Zero CalibrationMean",
     "game": "Exact Permutation Path OwenMoments Corrected Regression DASP Adaptive Estimate",
-    "criteria": "Random WeightNorm APoZ Sensitivity Taylor LeaveOneOut Shapley OptimalBrainSurgeon PFP "
-    "ThiNet sample_size Criterion Needs",
+    "criteria": "Random WeightNorm APoZ Sensitivity Taylor LeaveOneOut Shapley OptimalBrainSurgeon "
+    "Criterion Needs PFP ThiNet sample_size",
     "aggregation": "Mean MeanPlusStd AbsMean Quantile",
     "attribution": "attribute",
     "scanning": "scan",
@@ -42,13 +42,13 @@ _PUBLIC = {
     "strategies": "Global Uniform Tradeoff ErrorLevel",
     "allocation": "allocate plan",
     "idling": "idle",
-    "surgery": "prune prune_ replay redraw FoldMean LeastSquares RecalibrateBatchNorm Reweigh Distill",
+    "surgery": "prune prune_ replay FoldMean LeastSquares RecalibrateBatchNorm Distill redraw Reweigh",
     "refining": "refine",
     "schedules": "OneShot Linear Cubic Geometric Schedule",
     "training": "Pruner Planner",
     "retraining": "Recipe Retraining WeightPruning FilterPruning CropFlip train cycle spacing preset",
-    "evaluation": "evaluate faithfulness Candidate noise_similarity assess prune_potential excess_error "
-    "verdict robustness",
+    "evaluation": "evaluate faithfulness Candidate assess prune_potential excess_error verdict robustness "
+    "noise_similarity backselect heat_map",
     "profiling": "profile relative_time",
     "exporting": "export",
     "slimming": "slim",

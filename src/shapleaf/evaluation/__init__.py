@@ -1,12 +1,14 @@
 """What was gained and lost, on test data and under shifts, and whether scores foretold it."""
 
 from .assess import assess
+from .backselect import Fast, backselect
 from .calibration import CalibrationError, calibration
 from .candidates import Candidate
 from .classes import class_counts, flips, identified
 from .curves import accuracies, agreements
 from .evaluate import evaluate
 from .excess import excess_error
+from .features import heat_map
 from .latency import Latency
 from .metrics import Accuracy, Agreement, ExampleMetric, Interval, Loss, Macs, ModelMetric, Params
 from .potential import prune_potential
@@ -22,6 +24,7 @@ __all__ = [
     "CalibrationError",
     "Candidate",
     "ExampleMetric",
+    "Fast",
     "Interval",
     "Latency",
     "Loss",
@@ -33,12 +36,14 @@ __all__ = [
     "accuracies",
     "agreements",
     "assess",
+    "backselect",
     "calibration",
     "class_counts",
     "evaluate",
     "excess_error",
     "faithfulness",
     "flips",
+    "heat_map",
     "identified",
     "noise_similarity",
     "prune_potential",

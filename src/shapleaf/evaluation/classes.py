@@ -33,10 +33,10 @@ def flips(outcomes: Outcomes, subject: str, *, distribution: str | None = None) 
     >>> found = flips(Outcomes(subjects=both, observed=(seen,)), "half")
     >>> print(found)
     What half changes of dense on clean: 1 example lost, 1 won
-    class  examples  accuracy before (%)  after (%)  lost  won
-    ─────  ────────  ───────────────────  ─────────  ────  ───
-    0             1                  100          0     1    0
-    1             2                   50        100     0    1
+    class  examples  before (%)  interval       after (%)  interval       lost  won
+    ─────  ────────  ──────────  ─────────────  ─────────  ─────────────  ────  ───
+    0             1         100  20.7 to 100.0          0  0.0 to 79.3       1    0
+    1             2          50  9.5 to 90.5          100  34.2 to 100.0     0    1
     2 predictions of 3 changed
     """
     name = _nominal(outcomes) if distribution is None else distribution

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+
+from .. import _intervals
 from ..records.outcomes import Observed, Outcomes
 from ..records.robustness import Measured
-from .metrics import wilson
 from .resampling import ends, resampled_errors
 
 
@@ -19,7 +21,6 @@ def accuracies(outcomes: Outcomes, *, resamples: int = 1000, seed: int = 0) -> t
     Raises:
         CriterionError: there are no resamples.
 
-    >>> import torch
     >>> from shapleaf.records import Subject
     >>> seen = Observed(
     ...     distribution="clean", labels=torch.tensor([0, 1]), predicted=torch.tensor([[0, 0]]),
@@ -62,7 +63,6 @@ def agreements(outcomes: Outcomes) -> tuple[Measured, ...]:
     Raises:
         DataError: these are segmentations.
 
-    >>> import torch
     >>> from shapleaf.records import Subject
     >>> seen = Observed(
     ...     distribution="clean", labels=torch.tensor([0, 1]), predicted=torch.tensor([[0, 0], [0, 1]]),
@@ -106,5 +106,5 @@ def _agreement(outcomes: Outcomes, one: Observed, k: int, other: int) -> Measure
 
 
 def _wilson(share: float, examples: int) -> tuple[float, float]:
-    _, low, high = wilson(share, examples)
-    return low or 0.0, high if high is not None else 100.0
+    low, high = (100 * _intervals.wilson(torch.tensor(share, dtype=torch.float64), examples)).tolist()
+    return low, high

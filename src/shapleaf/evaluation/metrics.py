@@ -17,12 +17,12 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkab
 import torch
 from torch import Tensor, nn
 
-from .. import _context
+from .. import _context, _intervals
 from ..data import Batch
 from ..errors import CriterionError, DataError
 from ..records.report import Measurement
 
-Z = 1.959963984540054  # two-sided 95 % of the normal distribution
+Z = _intervals.Z
 
 
 class Interval(NamedTuple):
@@ -86,9 +86,7 @@ def wilson(share: float, count: int) -> Interval:
     >>> [round(x, 2) for x in wilson(0.9, 100)]
     [90.0, 82.56, 94.48]
     """
-    spread = Z * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
-    centre, scale = share + Z * Z / (2 * count), 1 + Z * Z / count
-    low, high = max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    low, high = _intervals.wilson(torch.tensor(share, dtype=torch.float64), count).tolist()
     return Interval(100 * share, 100 * low, 100 * high)
 
 

@@ -59,7 +59,7 @@ def robustness(
     (92.0, 0.5)
     >>> print(found.verdict.sentences[0])
     WT, data as in training only: prune fully; you may remove 50 % of the parameters
-    (95 % interval 50 to 50 %).
+    (95 % interval 50 to 50 %; no more was measured).
     """
     potential = prune_potential(outcomes, delta=delta, resamples=resamples, seed=seed)
     shifted = not all(one.nominal for one in outcomes.observed)

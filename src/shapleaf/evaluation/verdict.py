@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from ..errors import CriterionError
+from ..errors import CriterionError, DataError
 from ..records.excess import ExcessError, Slope
 from ..records.potential import Pooled, Potential, Scope
 from ..records.verdict import Advice, Extent, Verdict
+
+_EXACT = 1e-9  # shares are means of floats: this little less counts as equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,9 @@ class Rules:
 
     def extent(self, worst: float, nominal: float) -> Extent:
         """How far to prune where the worst distribution allows ``worst``, and nominal data ``nominal``."""
-        if worst < self.least:
+        if worst < self.least - _EXACT:
             return "not at all"
-        return "fully" if worst >= self.full * nominal else "moderately"
+        return "fully" if worst >= self.full * nominal - _EXACT else "moderately"
 
 
 def verdict(
@@ -64,7 +66,8 @@ def verdict(
 
     Distributions that the networks were trained on are the nominal ones; where shifts are among them, the
     first row of a method says what training with them allows. A row is ``certain`` if both ends of the
-    interval of w give the same answer and are no further apart than ``rules.wide``.
+    interval of w give the same answer and are no further apart than ``rules.wide``. The worst of many
+    distributions is low by chance, too, where examples are few; its mean and the families stand beside it.
 
     Args:
         potential: of :func:`shapleaf.prune_potential`.
@@ -84,10 +87,13 @@ def verdict(
     ...     pooled("nominal", "nominal", 0.85, "clean"), pooled("shifted", "shifted", 0.0, "impulse 3"),
     ... )))
     >>> print(found.sentences[1])
-    WT, all shifts measured: do not prune at all; on impulse 3 no more than 0 % of the parameters may be
-    removed (95 % interval 0 to 0 %), 0 % on average over the shifts, 85 % on nominal data.
+    WT, all shifts measured: do not prune at all; on impulse 3 only 0 % of the parameters may be removed
+    (95 % interval 0 to 0 %), 0 % on average over the shifts, 85 % on nominal data.
     """
-    delta = potential.deltas[0] if delta is None and potential.deltas else delta
+    if not potential.deltas or (delta is not None and delta not in potential.deltas):
+        known = ", ".join(map(str, potential.deltas)) or "none"
+        raise DataError(f"the potential was not worked out for delta {delta}; it was for {known}.")
+    delta = potential.deltas[0] if delta is None else delta
     advice = [
         _advice(potential, one, potential.over(method, "nominal", delta=delta), rules)
         for method in potential.methods
@@ -95,10 +101,10 @@ def verdict(
     ]
     notes = [*_guidelines(advice), *_excess(excess), *_doubts(potential, advice)]
     settings = {name: f"{getattr(rules, name):g}" for name in ("full", "least", "wide")}
-    return Verdict(advice=tuple(advice), notes=tuple(notes), delta=delta or 0.0, settings=settings)
+    return Verdict(advice=tuple(advice), notes=tuple(notes), delta=delta, settings=settings)
 
 
-def _groups(potential: Potential, method: str, delta: float | None) -> Iterator[Pooled]:
+def _groups(potential: Potential, method: str, delta: float) -> Iterator[Pooled]:
     scopes: tuple[Scope, ...] = ("nominal", "shifted", "family")
     for scope in scopes:
         for one in potential.pooled:
@@ -142,12 +148,16 @@ def _sentence(one: Advice, rules: Rules) -> str:
     ends = f"95 % interval {100 * one.low:.3g} to {_percent(one.high)}"
     if one.extent == "not at all":
         text = (
-            f"{start}do not prune at all; on {one.weakest} no more than {_percent(one.worst)} of the "
+            f"{start}do not prune at all; on {one.weakest} only {_percent(one.worst)} of the "
             f"parameters may be removed ({ends})"
         )
     else:
         text = f"{start}prune {one.extent}; you may remove {_percent(one.remove)} of the parameters ({ends}"
-        text += f"; {_percent(one.above)} was too much)" if one.above is not None else ")"
+        text += (
+            f"; the next size measured, {_percent(one.above)}, was too much)"
+            if one.above is not None
+            else "; no more was measured)"
+        )
         text += "" if one.expected == "nominal" else f", which is what {one.weakest} allows"
     if one.expected != "nominal":
         text += f", {_percent(one.mean)} on average over the shifts, {_percent(one.nominal)} on nominal data"
@@ -155,7 +165,10 @@ def _sentence(one: Advice, rules: Rules) -> str:
         return text + "."
     other = {rules.extent(end, one.nominal) for end in (one.low, one.high)} - {one.extent}
     if other:
-        return text + f". This is not certain: the interval also allows for {' or '.join(sorted(other))!r}."
+        return (
+            text
+            + f". This is not certain: the interval also allows for {' or '.join(map(repr, sorted(other)))}."
+        )
     return text + f". This is not precise: the interval is wider than {_percent(rules.wide)}."
 
 

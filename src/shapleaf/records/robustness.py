@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import torch
 
+from .. import _intervals
 from .._store import Tensor
-from .._table import count, percent
+from .._table import count, interval, percent
 from ..errors import DataError
 from ._base import Part, Record
 from .excess import ExcessError
@@ -77,6 +78,11 @@ class ClassCounts(Part):
         """
         return self.right.double() / self.examples
 
+    @property
+    def interval(self) -> torch.Tensor:
+        """The ends of its 95 % interval (Wilson's), ``(subjects, classes, 2)``."""
+        return _intervals.wilson(self.accuracy, self.examples)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Flips(Record):
@@ -111,24 +117,19 @@ class Flips(Record):
     won_by_class: Tensor
 
     def table(self) -> dict[str, Any]:
-        counts = zip(
-            self.classes,
-            self.examples.tolist(),
-            self.reference_right.tolist(),
-            self.right.tolist(),
-            self.lost_by_class.tolist(),
-            self.won_by_class.tolist(),
-            strict=True,
-        )
-        rows = [
-            [name, n, round(100 * before / n, 2), round(100 * after / n, 2), lost, won]
-            for name, n, before, after, lost, won in counts
-            if n
-        ]
+        rows = list[list[object]]()
+        for k, name in enumerate(self.classes):
+            n = int(self.examples[k])
+            if n:
+                row: list[object] = [name, n]
+                for right in (self.reference_right, self.right):
+                    share = right[k].double() / n
+                    row += [percent(share.item()), interval(*_intervals.wilson(share, n).tolist())]
+                rows.append([*row, int(self.lost_by_class[k]), int(self.won_by_class[k])])
         return {
             "title": f"What {self.subject} changes of {self.reference} on {self.distribution}: "
             f"{count(len(self.lost), 'example')} lost, {len(self.won):,} won",
-            "header": ["class", "examples", "accuracy before (%)", "after (%)", "lost", "won"],
+            "header": ["class", "examples", "before (%)", "interval", "after (%)", "interval", "lost", "won"],
             "rows": rows,
             "footer": f"{count(len(self.changed), 'prediction')} of {int(self.examples.sum()):,} changed",
         }
