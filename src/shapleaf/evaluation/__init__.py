@@ -10,6 +10,7 @@ from .evaluate import evaluate
 from .excess import excess_error
 from .features import heat_map
 from .latency import Latency
+from .lipschitz import Lipschitz
 from .metrics import Accuracy, Agreement, ExampleMetric, Interval, Loss, Macs, ModelMetric, Params
 from .potential import prune_potential
 from .robustness import robustness
@@ -27,6 +28,7 @@ __all__ = [
     "Fast",
     "Interval",
     "Latency",
+    "Lipschitz",
     "Loss",
     "Macs",
     "MeanIoU",

@@ -70,16 +70,20 @@ def heat_map(
         for batch in batches(data):
             images = _images(batch)
             shape = mask_shape(images, features, value)
-            sums.whole(_confidences(candidates, models, batch))
+            _fit(known, candidates, batch, shape)
+            sums.whole(_confidences(candidates, models, batch, "on whole images"))
             for row, (candidate, model) in enumerate(zip(candidates, models, strict=True)):
                 if known is None:
                     found = backselect(model, images, mode=mode, value=value, features=features)
                     top = found.top(share)
                 else:
-                    top = _part(known[row], candidate, batch, shape).top(share)[list(batch.ids)]
+                    top = known[row].top(share)[list(batch.ids)]
                 blank = torch.as_tensor(value, dtype=images.dtype, device=images.device)
                 left = torch.where(top.to(images.device), images, blank)
-                sums.add(row, _confidences(candidates, models, Batch(left, batch.target, batch.first)))
+                part = Batch(left, batch.target, batch.first)
+                sums.add(
+                    row, _confidences(candidates, models, part, f"on the features of {candidate.name!r}")
+                )
                 step(f"{candidate.name}, {sums.examples} examples")
     _complete(known, sums.examples)
     n = math.prod(shape)
@@ -136,13 +140,15 @@ def _images(batch: Batch) -> Tensor:
     return batch.inputs
 
 
-def _confidences(candidates: Sequence[Candidate], models: Sequence[nn.Module], batch: Batch) -> Tensor:
+def _confidences(
+    candidates: Sequence[Candidate], models: Sequence[nn.Module], batch: Batch, where: str
+) -> Tensor:
     """The probability that each model gives to the true class, ``(models, examples)``."""
     found = list[Tensor]()
     classes = 0
     with torch.no_grad():
         for candidate, model in zip(candidates, models, strict=True):
-            mine = scores(candidate, model, batch, "on images with features masked")
+            mine = scores(candidate, model, batch, where)
             if mine.ndim != 2 or (classes and mine.shape[1] != classes):
                 raise DataError(
                     f"{candidate.name!r} returns class scores of shape {tuple(mine.shape)}, expected "
@@ -161,13 +167,15 @@ def _known(orderings: Sequence[Ordering] | None, candidates: Sequence[Candidate]
     return list(orderings)
 
 
-def _part(ordering: Ordering, candidate: Candidate, batch: Batch, shape: tuple[int, ...]) -> Ordering:
-    if ordering.shape != shape or len(ordering.order) < batch.first + batch.examples:
-        raise DataError(
-            f"the ordering of {candidate.name!r} is of {len(ordering.order)} examples and masks of shape "
-            f"{ordering.shape}, expected at least {batch.first + batch.examples} and {shape}."
-        )
-    return ordering
+def _fit(
+    known: Sequence[Ordering] | None, candidates: Sequence[Candidate], batch: Batch, shape: tuple[int, ...]
+) -> None:
+    for ordering, candidate in zip(known or (), candidates, strict=False):
+        if ordering.shape != shape or len(ordering.order) < batch.first + batch.examples:
+            raise DataError(
+                f"the ordering of {candidate.name!r} is of {len(ordering.order)} examples and masks of shape "
+                f"{ordering.shape}, expected at least {batch.first + batch.examples} and {shape}."
+            )
 
 
 def _complete(known: Sequence[Ordering] | None, examples: int) -> None:
