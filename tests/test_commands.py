@@ -77,6 +77,8 @@ def test_assess_writes_outcomes_report_and_page_and_prints_the_verdict(home: Pat
         0.1,
         "--draws",
         2,
+        "--features",
+        2,
         "--plots",
         "--json",
     )
@@ -94,6 +96,8 @@ def test_assess_writes_outcomes_report_and_page_and_prints_the_verdict(home: Pat
     report = sl.Report.load(tmp_path / "out" / "report.safetensors")
     assert report.robustness is not None
     assert report.robustness.similarity is not None
+    assert report.robustness.features is not None
+    assert report.robustness.features.examples == 2
     page = (tmp_path / "out" / "report.html").read_text()
     assert "How far to prune" in page
     assert len(page) < 300_000

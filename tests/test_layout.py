@@ -20,8 +20,7 @@ SOURCE = TESTS.parent / "src" / "shapleaf"
 ROWS = """
     errors
     layers
-    _table _store _context _rng _calls _progress _ranks _ridge _grids _draws
-    _table _store _context _rng _calls _progress _ranks _ridge _grids _intervals
+    _table _store _context _rng _calls _progress _ranks _ridge _grids _draws _intervals
     records
     data
     shifts

@@ -70,6 +70,9 @@ def assess(
         ),
     ] = None,
     draws: Annotated[int, typer.Option(help="Of noise, to compare what the models do; 0 leaves it out.")] = 5,
+    features: Annotated[
+        int, typer.Option(help="Images on which models show what they look at; 0 leaves it out.")
+    ] = 0,
     delta: Annotated[float, typer.Option(help="How much the error may rise: 0.005 is half a point.")] = 0.005,
     plots: Annotated[bool, typer.Option("--plots", help="Also write the figures as SVG.")] = False,
     seed: Seed = 0,
@@ -78,7 +81,7 @@ def assess(
     quiet: Quiet = False,
 ) -> None:
     """Measure what pruned models lost beside accuracy, on shifted data; says how far to prune."""
-    from .evaluation import Candidate, noise_similarity, robustness
+    from .evaluation import Candidate, heat_map, noise_similarity, robustness
     from .evaluation import assess as run
 
     _progress.quiet(quiet)
@@ -97,7 +100,8 @@ def assess(
     _begin(out, model, rest, [path for path in (weights, separate) if path is not None] + files)
     outcomes = run(found, wanted, path=out / "outcomes.safetensors", classes=images.classes)
     similarity = noise_similarity(found, rest.batches(), draws=draws, seed=seed) if draws else None
-    record = robustness(outcomes, similarity=similarity, delta=delta, seed=seed)
+    seen = heat_map(found, rest.sample(min(features, len(rest)), seed).batches()) if features else None
+    record = robustness(outcomes, similarity=similarity, features=seen, delta=delta, seed=seed)
     write_report(record, f"{model}: what pruning loses", out)
     if plots:
         from .reporting.plots import write
