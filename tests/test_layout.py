@@ -63,10 +63,13 @@ ROWS = """
 """
 """A module imports from rows above its own; within a package or a row in any order without a circle."""
 
-LATE = {("records.report", "reporting.html"), ("records.cycle", "retraining.rebuilding")}
-"""Imports inside functions that point down: a report renders itself, a cycle builds its networks."""
-LATE = {("records.report", "reporting.html"), ("shifts.digital", "integrations")}
-"""Imports inside functions that point down: a report renders itself when asked, JPEG needs Pillow."""
+LATE = {
+    ("records.report", "reporting.html"),
+    ("records.cycle", "retraining.rebuilding"),
+    ("shifts.digital", "integrations"),
+}
+"""Imports inside functions that point down: a report renders itself, a cycle builds its networks, JPEG needs
+Pillow."""
 
 UNMIRRORED = {"errors"}
 """Modules without behaviour of their own."""
