@@ -44,7 +44,19 @@ def test_help_is_instant_and_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for verb in ("demo", "slim", "trace", "attribute", "profile", "allocate", "prune", "evaluate", "report"):
+    for verb in (
+        "demo",
+        "slim",
+        "trace",
+        "attribute",
+        "profile",
+        "allocate",
+        "prune",
+        "evaluate",
+        "report",
+        "assess",
+        "sweep",
+    ):
         assert verb in done.stdout
 
 

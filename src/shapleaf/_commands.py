@@ -5,25 +5,35 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from . import _options, _progress
 from ._options import (
     Calibration,
     Classes,
+    Corruptions,
     Data,
+    Delta,
+    Draws,
+    Features,
     Json,
     Model,
+    Noise,
     Normalise,
     Out,
+    Patience,
+    Plots,
+    Pruned,
     Quiet,
     Seed,
+    Separate,
+    Severities,
     Size,
     Split,
+    StudyFile,
     Test,
     Weights,
+    Workers,
 )
 from ._outputs import show, write_report
 from .errors import DataError
@@ -36,55 +46,39 @@ if TYPE_CHECKING:
     from .records import Sweep
     from .shifts import Distribution
 
-_SHIFTS = "Shifts"
-
 
 def assess(
     model: Model,
-    pruned: Annotated[
-        list[str],
-        typer.Argument(help="Folders that prune, slim or a cycle wrote; METHOD=FOLDER names the curve."),
-    ],
+    pruned: Pruned,
     data: Data,
     weights: Weights = None,
     num_classes: Classes = None,
-    separate: Annotated[
-        Path | None, typer.Option(help="Weights of an independently trained network, as a yardstick.")
-    ] = None,
+    separate: Separate = None,
     split: Split = "test",
     image_size: Size = None,
     normalise: Normalise = None,
     calibration: Calibration = 100,
     test: Test = None,
-    corruption: Annotated[
-        list[str] | None,
-        typer.Option(help="A corruption, or none; repeatable. By default all.", rich_help_panel=_SHIFTS),
-    ] = None,
-    severity: Annotated[
-        list[int], typer.Option(help="Of each corruption, 1 to 5; repeatable.", rich_help_panel=_SHIFTS)
-    ] = [3],  # noqa: B006 - typer copies it
-    noise: Annotated[
-        list[float] | None,
-        typer.Option(
-            help="Standard deviation of Gaussian noise, pixels 0 to 1; repeatable.", rich_help_panel=_SHIFTS
-        ),
-    ] = None,
-    draws: Annotated[int, typer.Option(help="Of noise, to compare what the models do; 0 leaves it out.")] = 5,
-    delta: Annotated[float, typer.Option(help="How much the error may rise: 0.005 is half a point.")] = 0.005,
-    plots: Annotated[bool, typer.Option("--plots", help="Also write the figures as SVG.")] = False,
+    corruption: Corruptions = None,
+    severity: Severities = None,
+    noise: Noise = None,
+    draws: Draws = 5,
+    features: Features = 0,
+    delta: Delta = 0.005,
+    plots: Plots = False,
     seed: Seed = 0,
     out: Out = Path("shapleaf-assess"),
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure what pruned models lost beside accuracy, on shifted data; says how far to prune."""
-    from .evaluation import Candidate, noise_similarity, robustness
+    from .evaluation import Candidate, heat_map, noise_similarity, robustness
     from .evaluation import assess as run
 
     _progress.quiet(quiet)
     images = _options.images(data, split, image_size, normalise)
     rest = _options.divide(images, calibration, seed, test)[1]
-    wanted = _distributions(rest, corruption, severity, noise or (), seed)
+    wanted = _distributions(rest, corruption, severity or [3], noise or (), seed)
     fresh = _options.network(model, None, num_classes)
     found = [
         Candidate(name="unpruned", model=_options.network(model, weights, num_classes), role="reference")
@@ -97,7 +91,8 @@ def assess(
     _begin(out, model, rest, [path for path in (weights, separate) if path is not None] + files)
     outcomes = run(found, wanted, path=out / "outcomes.safetensors", classes=images.classes)
     similarity = noise_similarity(found, rest.batches(), draws=draws, seed=seed) if draws else None
-    record = robustness(outcomes, similarity=similarity, delta=delta, seed=seed)
+    seen = heat_map(found, rest.sample(min(features, len(rest)), seed).batches()) if features else None
+    record = robustness(outcomes, similarity=similarity, features=seen, delta=delta, seed=seed)
     write_report(record, f"{model}: what pruning loses", out)
     if plots:
         from .reporting.plots import write
@@ -173,12 +168,10 @@ def _one(folder: Path, method: str, fresh: nn.Module) -> Candidate:
 
 
 def sweep(
-    study: Annotated[Path, typer.Argument(help="A TOML or JSON file that describes the study.")],
+    study: StudyFile,
     out: Out = Path("shapleaf-sweep"),
-    workers: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
-    patience: Annotated[
-        float, typer.Option(help="Seconds until a silent worker on another machine is taken for dead.")
-    ] = 120.0,
+    workers: Workers = 1,
+    patience: Patience = 120.0,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -70,6 +70,32 @@ Out = Annotated[Path, _option("Where to write.", "--out", "-o")]
 Json = Annotated[bool, _option("Print the result as JSON.", "--json")]
 Quiet = Annotated[bool, _option("No progress bars and no tables.", "--quiet", "-q")]
 
+_SHIFTS = "Shifts"
+Pruned = Annotated[
+    list[str],
+    typer.Argument(help="Folders that prune, slim or a cycle wrote; METHOD=FOLDER names the curve."),
+]
+Separate = Annotated[
+    Path | None, _option("Weights of an independently trained network, as a yardstick.", panel=_DATA)
+]
+Corruptions = Annotated[
+    list[str] | None,
+    _option("One of the 19, or none; repeatable. All by default.", "--corruption", panel=_SHIFTS),
+]
+Severities = Annotated[
+    list[int] | None, _option("1 to 5; repeatable. 3 by default.", "--severity", panel=_SHIFTS)
+]
+Noise = Annotated[
+    list[float] | None, _option("Std of Gaussian noise, pixels 0 to 1; repeatable.", panel=_SHIFTS)
+]
+Draws = Annotated[int, _option("Of noise, to compare what the models do; 0 leaves it out.")]
+Features = Annotated[int, _option("Images to find out what the models look at; 0 leaves it out.")]
+Delta = Annotated[float, _option("How much the error may rise: 0.005 is half a point.")]
+Plots = Annotated[bool, _option("Also write the figures as SVG.", "--plots")]
+StudyFile = Annotated[Path, typer.Argument(help="A TOML or JSON file that describes the study.")]
+Workers = Annotated[int, _option("Processes on this machine.")]
+Patience = Annotated[float, _option("Seconds until a silent worker elsewhere is taken for dead.")]
+
 
 def network(spec: str, weights: Path | None, num_classes: int | None) -> nn.Module:
     """The model that the options name."""

@@ -48,6 +48,15 @@ def clip(text: str, length: int = _NAME) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
+def worded(name: str) -> str:
+    """The name of a distribution, such that it can be broken into lines.
+
+    >>> worded("gaussian_noise 3")
+    'gaussian noise 3'
+    """
+    return clip(name.replace("_", " "))
+
+
 def signed(value: float, digits: int = 1) -> str:
     """A change, with its sign.
 

@@ -10,7 +10,7 @@ from ..records.outcomes import Subject
 from ..records.robustness import ClassCounts, Robustness
 from ..records.similarity import NoiseSimilarity
 from . import series
-from .cells import METHODS, Cell, Table, clip, left_out, share, signed, some
+from .cells import METHODS, Cell, Table, clip, left_out, share, signed, some, worded
 from .lines import Frame, Layer, Plot
 from .series import Dot, Line
 
@@ -160,7 +160,7 @@ def _lost(
     )
     heads = (f"{one.method}, {share(one.removed)} removed" for _, one in chosen)
     head = ("class", *map(clip, heads))
-    return clip(found.distribution), Table(head, rows, left_out(len(rows), len(order), "classes"))
+    return worded(found.distribution), Table(head, rows, left_out(len(rows), len(order), "classes"))
 
 
 def _moved(lost: int, won: int, examples: int) -> Cell:

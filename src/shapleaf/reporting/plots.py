@@ -52,11 +52,11 @@ def _styled(draw: Callable[P, R]) -> Callable[P, R]:
     """Run with the style of all figures; matplotlib's own settings are then as before."""
 
     @functools.wraps(draw)
-    def styled(*words: P.args, **options: P.kwargs) -> R:
+    def _drawn(*words: P.args, **options: P.kwargs) -> R:
         with _matplotlib().rc_context(_STYLE):
             return draw(*words, **options)
 
-    return styled
+    return _drawn
 
 
 @_styled

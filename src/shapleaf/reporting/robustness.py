@@ -13,7 +13,7 @@ from ..records.excess import ExcessError
 from ..records.robustness import Robustness
 from ..records.verdict import Advice, Verdict
 from . import series
-from .cells import METHODS, Cell, Table, clip, left_out, share, signed, some
+from .cells import METHODS, Cell, Table, clip, left_out, share, signed, some, worded
 from .charts import spread
 from .likeness import classes, features, noise
 from .lines import Frame, Layer, Plot, mark
@@ -97,7 +97,7 @@ def verdict(found: Verdict) -> dict[str, Any] | None:
 def _extent(one: Advice) -> Cell:
     style = {"fully": "better", "moderately": "", "not at all": "worse"}[one.extent]
     ends = f"{share(one.worst)}, {100 * one.low:.0f}–{100 * one.high:.0f}"
-    weakest = f"; {clip(one.weakest)}" if one.expected != "nominal" and one.weakest else ""
+    weakest = f"; {worded(one.weakest)}" if one.expected != "nominal" and one.weakest else ""
     return Cell(one.extent + ("" if one.certain else " (?)"), ends + weakest, style)
 
 
@@ -115,7 +115,7 @@ def curves(robustness: Robustness, room: int = 1) -> dict[str, Any] | None:
     return {
         "metric": main,
         "nominal": [_curve(robustness, metric, drawn[0]) for metric in metrics],
-        "nominal_name": clip(drawn[0]),
+        "nominal_name": worded(drawn[0]),
         "shifted": [_curve(robustness, main, name, small=True) for name in drawn[1:]],
         "all": len(names),
         "drawn": len(drawn),
@@ -155,7 +155,7 @@ def _curve(robustness: Robustness, metric: str, name: str, *, small: bool = Fals
         f"{clip(line.label)} from {line.dots[0].y:.1f} to {line.dots[-1].y:.1f}" for line in pruned
     )
     level = f"{levels[0].dots[0].y:.1f}{_SPACE}%" if levels else ""
-    heading, note = clip(name), f"unpruned {level}" if level else ""
+    heading, note = worded(name), f"unpruned {level}" if level else ""
     if not small:
         heading = f"{metric[0].upper()}{metric[1:]}"
     if metric == "agreement":
@@ -186,7 +186,7 @@ def _numbers(robustness: Robustness, metric: str, names: Sequence[str], most: in
             Cell("–") if o is None else Cell(f"{o.value:.1f}", f"{o.low:.1f}–{o.high:.1f}") for o in found
         ]
         rows.append((clip(one.name), (Cell(f"{100 * one.removed:.1f}"), *cells)))
-    head = (f"{metric} (%) of model", "removed (%)", *map(clip, names))
+    head = (f"{metric} (%) of model", "removed (%)", *map(worded, names))
     return Table(head, tuple(rows), left_out(len(rows), len(robustness.subjects), "models"))
 
 
@@ -213,7 +213,7 @@ def potentials(robustness: Robustness, room: int = 1) -> dict[str, Any] | None:
         for bar in bars
     }
     rows = tuple(
-        (clip(name), tuple(cells.get((method, name), Cell("–")) for method in shown))
+        (worded(name), tuple(cells.get((method, name), Cell("–")) for method in shown))
         for name in names
         if name in drawn
     )
@@ -229,7 +229,7 @@ def potentials(robustness: Robustness, room: int = 1) -> dict[str, Any] | None:
 def _bar(bar: series.Bar) -> dict[str, Any]:
     low, high = max(0.0, bar.low), min(100.0, bar.high)
     return {
-        "name": clip(bar.label),
+        "name": worded(bar.label),
         "value": f"{bar.value:.0f}",
         "width": round(bar.value, 1),
         "low": round(low, 1),

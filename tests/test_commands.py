@@ -1,0 +1,194 @@
+"""assess and sweep as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+import shapleaf as sl
+from shapleaf import cli
+from shapleaf.demo import network, train
+from shapleaf.errors import DataError
+from shapleaf.integrations.datasets import load_data
+from shapleaf.retraining import Recipe, Retraining
+
+MODEL = "shapleaf.demo:network"
+
+
+def run(*words: object) -> str:
+    """Invoke in this process; errors come through as exceptions."""
+    result = CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of two networks, and of the first a folder pruned by prune and one of a cycle."""
+    folder = tmp_path_factory.mktemp("assess")
+    images = load_data("digits", split="train")
+    for seed in (0, 1):
+        model = train(images.sample(500, seed=seed), epochs=1, seed=seed)
+        save_file(model.state_dict(), folder / f"{seed}.safetensors")
+    data = ("--data", "digits", "--weights", folder / "0.safetensors", "--calibration", 30)
+    run("trace", MODEL, "--shape", "1,16,16", "-o", folder / "graph", "-q")
+    run(
+        "attribute",
+        MODEL,
+        folder / "graph",
+        *data,
+        "--criterion",
+        "weight-norm",
+        "-o",
+        folder / "scores",
+        "-q",
+    )
+    for keep in (0.8, 0.5):
+        run("allocate", folder / "scores", "--budget", "params", "--keep", keep, "-o", folder / "plan", "-q")
+        words = (MODEL, folder / "plan", *data, "--effort", "fast", "-o", folder / f"keep{keep}", "-q")
+        run("prune", *words)
+    dense = network()
+    dense.load_state_dict(sl.retraining.checkpoints.read(folder / "0.safetensors"))
+    settings = Retraining(keeps=(0.6,), recipe=Recipe(epochs=1, batch=50))
+    sample = images.sample(40, 0)
+    sl.cycle(dense, "FT", settings, sample.tensors(), sample=sample.batches(), path=folder / "cycle")
+    return folder
+
+
+def words(home: Path, out: Path, *more: object) -> tuple[object, ...]:
+    pruned = (f"norm={home / 'keep0.8'}", f"norm={home / 'keep0.5'}")
+    data = ("--data", "digits", "--weights", home / "0.safetensors", "--calibration", 30, "--test", 50)
+    return ("assess", MODEL, *pruned, *data, "--corruption", "contrast", "-o", out, *more)
+
+
+def test_assess_writes_outcomes_report_and_page_and_prints_the_verdict(home: Path, tmp_path: Path) -> None:
+    more = (
+        home / "cycle",
+        "--separate",
+        home / "1.safetensors",
+        "--noise",
+        0.1,
+        "--draws",
+        2,
+        "--features",
+        2,
+        "--plots",
+        "--json",
+    )
+    said = json.loads(run(*words(home, tmp_path / "out"), *more))
+    assert said["kind"] == "Verdict"
+    assert {(row["method"], row["expected"]) for row in said["rows"]} >= {
+        ("norm", "nominal"),
+        ("FT", "shifted"),
+    }
+    outcomes = sl.Outcomes.load(tmp_path / "out" / "outcomes.safetensors")
+    assert [one.role for one in outcomes.subjects] == ["reference", *["pruned"] * 3, "separate"]
+    assert [one.method for one in outcomes.subjects] == ["", "norm", "norm", "FT", ""]
+    assert [one.distribution for one in outcomes.observed] == ["clean", "contrast 3", "Gaussian noise 0.1"]
+    assert outcomes.subjects[2].removed == pytest.approx(0.5, abs=0.05)
+    report = sl.Report.load(tmp_path / "out" / "report.safetensors")
+    assert report.robustness is not None
+    assert report.robustness.similarity is not None
+    assert report.robustness.features is not None
+    assert report.robustness.features.examples == 2
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "How far to prune" in page
+    assert len(page) < 300_000
+    assert (tmp_path / "out" / "plots" / "noise.svg").exists()
+
+
+def test_assess_goes_on_but_not_with_other_images_or_models(home: Path, tmp_path: Path) -> None:
+    run(*words(home, tmp_path, "--draws", 0, "-q"))
+    path = tmp_path / "outcomes.safetensors"
+    before = path.stat().st_mtime_ns
+    run(*words(home, tmp_path, "--draws", 0, "-q"))
+    assert path.stat().st_mtime_ns == before  # nothing was measured again
+    run(*words(home, tmp_path, "--draws", 0, "--seed", 1, "-q"))
+    assert path.stat().st_mtime_ns != before
+    first = sl.Outcomes.load(path)
+    run(*words(home, tmp_path, "--draws", 0, "--seed", 1, "--weights", home / "1.safetensors", "-q"))
+    assert not torch.equal(sl.Outcomes.load(path)["clean"].predicted[0], first["clean"].predicted[0])
+
+
+def test_the_pruned_models_are_what_evaluate_measures(home: Path, tmp_path: Path) -> None:
+    run(*words(home, tmp_path / "out", "--draws", 0, "-q"))
+    data = ("--data", "digits", "--weights", home / "0.safetensors", "--calibration", 30, "--test", 50)
+    run("evaluate", MODEL, home / "keep0.5", *data, "-o", tmp_path / "report", "-q")
+    record = sl.Report.load(tmp_path / "out" / "report.safetensors").robustness
+    assert record is not None
+    dense, _, half = record.curve("accuracy", "clean")
+    row = sl.Report.load(tmp_path / "report")["accuracy"]
+    assert (dense.value, half.value) == (row.reference, row.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("nowhere",), "nowhere holds neither receipt.safetensors nor cycle.safetensors"),
+        (("--corruption", "fogg"), "fogg"),
+        (("--severity", "9"), "9"),
+    ],
+)
+def test_mistakes_of_assess(home: Path, tmp_path: Path, more: tuple[str, ...], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        run(*words(home, tmp_path, *more))
+
+
+def test_sweep_runs_a_study_and_runs_nothing_the_second_time(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(
+        f"""
+        name = "small"
+        methods = ["random"]
+        [[networks]]
+        name = "a"
+        model = "{MODEL}"
+        weights = "{home}/0.safetensors"
+        [data]
+        spec = "digits"
+        train = 60
+        sample = 20
+        test = 40
+        [shifts]
+        corruptions = ["contrast"]
+        [retraining]
+        keeps = [0.5]
+        epochs = 1
+        """
+    )
+    said = json.loads(run("sweep", tmp_path / "study.toml", "-o", tmp_path / "out", "--json"))
+    assert said["kind"] == "Sweep"
+    assert [(row["method"], row["distribution"]) for row in said["rows"]] == [
+        (method, name) for method in ("unpruned", "random") for name in ("clean", "contrast 3")]  # fmt: skip
+    assert said["file"].endswith("report.html")
+    assert sl.Report.load(tmp_path / "out" / "report.safetensors").robustness is not None
+    table = (tmp_path / "out" / "sweep.csv").read_text()
+    assert run("sweep", tmp_path / "study.toml", "-o", tmp_path / "out", "-q") == ""
+    assert (tmp_path / "out" / "sweep.csv").read_text() == table
+
+
+def test_a_sweep_with_failures_shows_the_rest_and_ends_with_an_error(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from shapleaf.records import Sweep\n\n"
+        "def f(trial, folder):\n    return Sweep.of('', [{'x': 1 // trial['x']}])\n"
+    )
+    described = {"name": "t", "run": "mine:f", "trials": [{"x": 1}, {"x": 0}]}
+    (tmp_path / "study.json").write_text(json.dumps(described))
+    code = "import sys; sys.argv = ['shapleaf', *sys.argv[1:]]; from shapleaf.cli import main; main()"
+    command = [sys.executable, "-c", code, "sweep", "study.json", "--out", "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout.startswith("Sweep t: 1 row\nx\n─\n1\nfailed: 0: ZeroDivisionError")
+    assert done.stdout.endswith("written to out/sweep.csv\n")
+    assert done.stderr.startswith("Error: 1 of 2 trials failed, 0 with ZeroDivisionError")
+
+
+def test_a_study_that_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        run("sweep", tmp_path / "none.toml")
