@@ -334,7 +334,7 @@ def test_backselect_at_toy_size(
 
 
 def test_committed_backselect_is_near_and_cheap() -> None:
-    """The default against exact: near on MNIST, less so on the digits, and where exact is not like itself, not."""
+    """The default against exact: near on MNIST, less so on digits, far where exact is not like itself."""
     found = json.loads((BENCHMARKS / "results" / "backselect.json").read_text())["networks"]
     default = "4 a step, a fiftieth (default)"
     for name, overlap in (("digits", 0.7), ("mnist", 0.85)):
