@@ -334,7 +334,7 @@ def test_backselect_at_toy_size(
 
 
 def test_committed_backselect_is_near_and_cheap() -> None:
-    """The default against exact: on MNIST what was promised, on the digits as much as this cost allows."""
+    """The default against exact: near on MNIST, less so on digits, far where exact is not like itself."""
     found = json.loads((BENCHMARKS / "results" / "backselect.json").read_text())["networks"]
     default = "4 a step, a fiftieth (default)"
     for name, overlap in (("digits", 0.7), ("mnist", 0.85)):
@@ -342,3 +342,6 @@ def test_committed_backselect_is_near_and_cheap() -> None:
         assert row["cheaper"] >= 50
         assert row["overlap"] > max(overlap, gradient["overlap"] + 0.08)
         assert row["confidence"] > gradient["confidence"] - 1e-3
+    deep = found["resnet20"]
+    assert deep["modes"][default]["overlap"] < deep["again"]["overlap"] < 0.35
+    assert min(found[name]["again"]["overlap"] for name in ("digits", "mnist")) > 0.85

@@ -1,7 +1,6 @@
 """What was gained and lost, on test data and under shifts, and whether scores foretold it."""
 
 from .assess import assess
-from .backselect import Fast, backselect
 from .calibration import CalibrationError, calibration
 from .candidates import Candidate
 from .classes import class_counts, flips, identified
@@ -15,6 +14,7 @@ from .metrics import Accuracy, Agreement, ExampleMetric, Interval, Loss, Macs, M
 from .potential import prune_potential
 from .robustness import robustness
 from .segmentation import MeanIoU
+from .orderings import Fast, backselect
 from .sensitivity_n import faithfulness
 from .similarity import noise_similarity
 from .verdict import Rules, verdict

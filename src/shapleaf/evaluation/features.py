@@ -15,9 +15,9 @@ from .._progress import progress
 from ..data import Batch, batches
 from ..errors import DataError
 from ..records.features import HeatMap, Ordering, kept
-from .backselect import Fast, backselect, mask_shape
 from .candidates import Candidate, checked
 from .metrics import Loss, Z
+from .orderings import Fast, backselect, mask_shape
 from .similarity import scores
 
 

@@ -89,8 +89,9 @@ def backselect(
     The exact mode tries every feature that is left at every step, n(n + 1)/2 evaluations for n features. The
     fast mode looks at the gradient, tries a few and is 50 times cheaper from 200 features on; see
     :class:`shapleaf.evaluation.Fast`. How much of the exact mode's most informative tenth it finds depends on
-    the model: 88 % for a small one on MNIST, 71 % for one on the built-in digits, 21 % for a ResNet-20, whose
-    exact tenth is hardly more like itself when the pixels move by 1 % (``benchmarks/results/backselect.md``).
+    the model: 88 % for a small one on MNIST, 71 % for one on the built-in digits, 20 % for a ResNet-20, of
+    whose tenth the exact mode itself finds 29 % again when the pixels move by 1 % of their spread
+    (``benchmarks/results/backselect.md``).
 
     Args:
         model: in eval mode, its outputs class scores.
