@@ -195,3 +195,30 @@ def test_low_precision_is_widened() -> None:
 def test_empty_data() -> None:
     with pytest.raises(sl.DataError, match="the data are empty"):
         sensitivities(nn.Linear(3, 2), [])
+
+
+def test_values_that_are_not_finite() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    model[0].weight.data[0, 0] = float("inf")
+    with pytest.raises(sl.CriterionError, match="what 0.weight is multiplied with is not finite"):
+        sensitivities(model, torch.ones(2, 3))
+    model[0].weight.data[0, 0] = 1
+    model[0].bias.data[0] = float("nan")
+    with pytest.raises(sl.CriterionError, match="what 1.weight is multiplied with is not finite"):
+        sensitivities(model, torch.ones(2, 3))
+
+
+def test_layouts_and_recurrence() -> None:
+    """Weights in channels-last order; the steps of an LSTM."""
+    model = settle(nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 2)))
+    inputs = example(3, 3, 5, 5)
+    plain = sensitivities(model, inputs)
+    last = sensitivities(model.to(memory_format=torch.channels_last), inputs)
+    assert all(torch.allclose(plain[name].scores, last[name].scores, rtol=1e-9) for name in plain)
+    assert all(torch.equal(plain[name].outputs, last[name].outputs) for name in plain)
+
+    lstm = settle(nn.LSTM(3, 2, batch_first=True))
+    found = sensitivities(Apply(lambda self, x: self.a(x)[0], a=lstm), example(2, 5, 3))
+    assert [*found] == ["a.weight_ih_l0", "a.weight_hh_l0"]
+    assert (found["a.weight_ih_l0"].places, found["a.weight_hh_l0"].places) == (5, 5)
+    assert found["a.weight_hh_l0"].outputs[:, 0].tolist() == [*range(8)]

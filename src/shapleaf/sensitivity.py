@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from . import _context
 from ._progress import progress
 from .data import batches
+from .errors import CriterionError
 from .linear import Linear
 from .watching import multiplied, visit
 
@@ -190,6 +191,7 @@ def sensitivities(
 
     Raises:
         DataError: the data are not what they must be.
+        CriterionError: what a layer reads is not finite.
 
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> found = sensitivities(model, torch.randn(20, 3))
@@ -213,7 +215,13 @@ def sensitivities(
                     one.calls = 0
                 visit(model, part.inputs, store, see)
                 step(f"{part.first + part.examples} examples")
-    return {name: one.sensed() for name, one in store.items()}
+    found = {name: one.sensed() for name, one in store.items()}
+    for name, sensed in found.items():
+        if not bool(torch.isfinite(sensed.scores).all()):
+            raise CriterionError(
+                f"what {name} is multiplied with is not finite; check the inputs' scale and the weights."
+            )
+    return found
 
 
 class _Store:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from .. import _context
 from ..data import batches
 from ..errors import PlanError
 from ..watching import multiplied
@@ -49,7 +50,9 @@ def prunable(model: nn.Module, data: Any = None, layers: Sequence[str] | None = 
         found = _of_modules(model)
         more = "; pass data, on which the model is run to find them"
     else:
-        found = multiplied(model, next(batches(data, labelled=False))[:2].inputs)
+        found = multiplied(
+            model, next(batches(data, labelled=False, device=_context.device_of(model)))[:2].inputs
+        )
         more = ""
     if not found:
         raise PlanError(f"{type(model).__name__} has no weights of linear layers that could be pruned{more}.")

@@ -52,7 +52,7 @@ class Filters:
         self._chance = self._score / total[self._filter]
         self._first = np.cumsum([0, *sizes])
         layer = np.searchsorted(self._first, self._keys // 2, side="right") - 1
-        self.share = 1 / np.array(sizes, float)[layer]
+        self.share = 1 / np.array(sizes)[layer]
         self.alpha = sampling.difficulty(
             total, np.array(places, float)[layer], np.array(kernels, float)[layer], delta
         )

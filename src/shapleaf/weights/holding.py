@@ -81,7 +81,7 @@ def hold(model: nn.Module, masks: Masks, optimizer: Optimizer | Sequence[Optimiz
     >>> held.remove()
     """
     parameters = masks.check(model)
-    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
+    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else optimizer and [*optimizer]
     mine = {id(parameter) for parameter in parameters.values()}
     for one in optimizers or ():
         if not any(id(p) in mine for group in one.param_groups for p in group["params"]):

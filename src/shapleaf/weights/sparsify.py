@@ -47,7 +47,7 @@ def sparsify(
         data: batches, for criteria that look at data, and for the sweep.
         layers: shell patterns of the layers to prune; all by default.
         sweep: with data, whether parameters that are dead once the weights are gone go, too; see
-            :func:`shapleaf.weights.dead.dead`. The budget counts what is left.
+            :func:`shapleaf.weights.dead`. The budget counts what is left.
         seed: names every random draw.
 
     Raises:
