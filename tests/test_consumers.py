@@ -142,3 +142,28 @@ def test_units_that_differ_from_place_to_place_are_refused() -> None:
     odd = replace(site, index=torch.tensor([[0, 1, 2, 3], [1, 0, 2, 3]]))
     with pytest.raises(sl.CriterionError, match="2:linear#0 reads units that differ from place to place"):
         consumers.consumers(model, replace(group, sites=(odd,)), [Batch(X)], {})
+
+
+def test_layers_as_they_run() -> None:
+    """Behind flattening and concatenation: whose every channel and feature is, in every batch."""
+
+    def call(self: Any, x: Tensor) -> Tensor:
+        h = F.relu(self.a(x))
+        return self.c(torch.cat([h, self.b(x)], 1)) + self.d(h)
+
+    model = settle(Apply(call, a=nn.Linear(6, 3), b=nn.Linear(6, 2), c=nn.Linear(5, 4), d=nn.Linear(3, 4)))
+    data = [Batch(example(2, 6)), Batch(example(3, 6), first=2)]
+    graph = sl.trace(model, example(1, 6))
+    found = list(consumers.layers(model, graph["a"], data))
+    assert [one.call for one in found] == ["c:linear#0", "d:linear#0"] * 2
+    assert [(one.step, one.ids) for one in found] == [(0, (0, 1))] * 2 + [(0, (2, 3, 4))] * 2
+    assert [one.units.tolist() for one in found[:2]] == [[[0, 1, 2, -1, -1]], [[0, 1, 2]]]
+    assert torch.equal(found[3].linear.input, F.relu(model.a(data[1].inputs)))
+    maps = settle(nn.Sequential(nn.Conv1d(1, 2, 1), nn.Flatten(), nn.Linear(6, 2)))
+    graph = sl.trace(maps, example(1, 1, 3))
+    (flat,) = consumers.layers(maps, graph["0"], [Batch(example(2, 1, 3))])
+    assert flat.owners.tolist() == [[0, 0, 0, 1, 1, 1]]
+    kernels = settle(nn.Sequential(nn.Conv1d(1, 2, 1), nn.Conv1d(2, 2, 2)))
+    graph = sl.trace(kernels, example(1, 1, 3))
+    (read,) = consumers.layers(kernels, graph["0"], [Batch(example(2, 1, 3))])
+    assert (read.units.tolist(), read.owners.tolist()) == ([[0, 1]], [[0, 0, 1, 1]])

@@ -317,6 +317,26 @@ def test_batches_do_not_matter() -> None:
     assert sl.idle(model, graph, MAPS) == sl.idle(model, graph, [MAPS[:1], MAPS[1:7], MAPS[7:]])
 
 
+def test_what_is_no_number_is_no_constant() -> None:
+    model = settle(nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)))
+    with torch.no_grad():
+        model[0].bias[1] = torch.nan
+        model[0].bias[2] = torch.inf
+    data = example(9, 5)
+    assert not sl.idle(model, sl.trace(model, data[:1]), data).pruned
+
+
+def test_data_on_which_the_model_runs_otherwise() -> None:
+    def call(self: Any, x: Tensor) -> Tensor:
+        h = self.a(x)
+        return self.b(h) if len(x) < 9 else self.c(h)
+
+    model = settle(Apply(call, a=nn.Linear(5, 4), b=nn.Linear(4, 3), c=nn.Linear(4, 3)))
+    graph = sl.trace(model, example(2, 5))
+    with pytest.raises(sl.PlanError, match="does not call b:linear#0 on these data"):
+        sl.idle(model, graph, example(9, 5))
+
+
 def test_bad_input() -> None:
     model = chain()
     graph = sl.trace(model, MAPS[:1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -160,6 +162,22 @@ def test_error_level_knows_places_and_kernels() -> None:
     np.testing.assert_allclose(keys["0"][:-1], error_level(draws, 6 * 36 * np.log(8 * 257 * 9 / 1e-16)))
     np.testing.assert_allclose(keys["1"][:-1], error_level(draws, 6 * 36 * np.log(16 / 1e-16)))
     assert (keys["0"][:-1] > keys["1"][:-1]).all()
+
+
+@pytest.mark.parametrize("kind", [sl.Macs, sl.Params, sl.Units])
+def test_error_level_meets_any_budget_on_the_real_cost(kind: type[sl.budgets.Budget]) -> None:
+    """Within it, one unit of the next level more would not be, and smaller budgets keep fewer of the same."""
+    scores = sensitivities(**O10)
+    full = kind(keep=1.0).measure(sl.cost(scores.graph))
+    plans = [
+        sl.allocate(scores, kind(keep=limit), strategy=sl.ErrorLevel(), multiple_of=1)
+        for limit in range(full, full // 2, -1)
+    ]
+    measured = [kind(keep=1.0).measure(plan.after) for plan in plans]
+    assert all(cost <= limit for cost, limit in zip(measured, range(full, 0, -1), strict=False))
+    assert measured == sorted(measured, reverse=True)
+    for larger, smaller in pairwise(plans):
+        assert all({*smaller.keep[name]} <= {*larger.keep[name]} for name in larger.keep)
 
 
 def test_error_level_refuses_what_is_no_sensitivity() -> None:

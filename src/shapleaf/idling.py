@@ -40,7 +40,7 @@ def idle(model: nn.Module, graph: Graph, data: Any, *, tolerance: float = 0.0, p
     Raises:
         StaleGraphError: the graph belongs to another model.
         DataError: there are fewer than two examples.
-        PlanError: the tolerance is negative.
+        PlanError: the tolerance is negative, or the model does not run on the data as it was traced.
 
     >>> import shapleaf as sl
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -81,8 +81,9 @@ def _kept(graph: Graph, name: str, useless: dict[str, Tensor]) -> dict[str, list
     portions = min(portions, graph.portions(name) - 1)
     keep = {}
     for member in tie:
-        going = useless[member].nonzero()[:, 0].flip(0)[: portions * each[member]].tolist()
-        keep[member] = [unit for unit in range(graph[member].size) if unit not in {*going}]
+        stays = torch.ones(graph[member].size, dtype=torch.bool)
+        stays[useless[member].nonzero()[:, 0].flip(0)[: portions * each[member]]] = False
+        keep[member] = stays.nonzero()[:, 0].tolist()
     return keep
 
 
@@ -90,9 +91,9 @@ def _useless(
     group: Group, extents: _Extents, named: dict[str, nn.Parameter], tolerance: float, *, padded: bool
 ) -> Tensor:
     """Which units tell no reader anything, ``(units,)``."""
-    layers: dict[str, list[Site]] = {}
+    layers: dict[tuple[str, int], list[Site]] = {}
     for site in group.sites:
-        layers.setdefault(site.weight or site.call, []).append(site)
+        layers.setdefault((site.weight or site.call, site.dim), []).append(site)
     found = torch.ones(group.size, dtype=torch.bool)
     for sites in layers.values():
         varying = extents.varying(sites, tolerance, padded=padded)
@@ -131,6 +132,11 @@ class _Extents:
 
     def varying(self, sites: list[Site], tolerance: float, *, padded: bool) -> Tensor:
         """Of what the calls of one layer read, what is not one constant that could go into its bias."""
+        missed = [site.call for site in sites if (site.call, site.arg) not in self._low]
+        if missed:
+            raise PlanError(
+                f"the model does not call {missed[0]} on these data; trace it with inputs like them."
+            )
         lows, highs = ([known[site.call, site.arg] for site in sites] for known in (self._low, self._high))
         if len({low.shape for low in lows}) > 1:
             return torch.ones_like(lows[0], dtype=torch.bool)
@@ -138,8 +144,8 @@ class _Extents:
         size = low.abs().maximum(high.abs())
         allowed = (False, True) if padded else (False,)
         if all(site.weight and self.bordered.get(site.call) in allowed for site in sites):
-            return high - low > tolerance * size
-        return size > 0
+            return ~(high - low <= tolerance * size)
+        return ~(size == 0)  # what is no number varies
 
 
 class _Watcher(Reader):

@@ -185,12 +185,35 @@ def test_ids_count_through_the_data() -> None:
     assert ids == [(0, 1), (2,)]
 
 
-@pytest.mark.parametrize("name", ["activation", "gradient", "mask_gradient", "game"])
+@pytest.mark.parametrize("name", ["activation", "gradient", "mask_gradient", "game", "layers", "consumers"])
 def test_only_what_was_declared_can_be_read(name: str) -> None:
     needs = Needs.GAME if name != "game" else Needs.MASK_GRADIENT
     message = rf"read probe\.{name} but declares .*{needs.name}.*; add Needs\.{name.upper()} to its needs"
     with pytest.raises(CriterionError, match=message):
         seen(small(), lambda probe: getattr(probe, name), needs, "0")
+
+
+def test_layers_are_seen_batch_by_batch_as_they_run() -> None:
+    """One score per unit, whatever ``aggregate`` says: layers have no examples."""
+    model = small()
+    ids: list[tuple[int, ...]] = []
+
+    def look(probe: Probe) -> Tensor:
+        found = list(probe.layers)
+        ids.extend(layer.ids for layer in found)
+        reads = torch.cat([layer.linear.rows(layer.linear.input).flatten(0, 2) for layer in found])
+        owners = found[0].owners[0]
+        sums = torch.zeros(probe.group.size, dtype=reads.dtype)
+        return sums.index_add(0, owners, reads.sum(0))
+
+    graph = sl.trace(model, X)
+    data = [(X[:2], Y[:2]), (X[2:], Y[2:])]
+    scores = sl.attribute(model, graph, data, Spy(look, Needs.LAYERS), groups=["0"])
+    whole = sl.attribute(model, graph, (X, Y), Spy(look, Needs.LAYERS), groups=["0"], aggregate=None)
+    assert ids == [(0, 1), (2,), (0, 1, 2)]
+    assert scores.values["0"].shape == (graph["0"].size,)
+    assert torch.allclose(scores.values["0"], whole.values["0"])
+    assert (scores.samples, scores.settings["aggregate"]) == (3, "none")
 
 
 def test_a_criterion_without_needs_reads_weights_only() -> None:

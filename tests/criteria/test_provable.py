@@ -183,6 +183,10 @@ def test_a_group_that_no_weights_read_is_refused() -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(sl.CriterionError, match='"max" or "sum", received'):
         sl.PFP("mean")
+    with pytest.raises(sl.DataError, match="data"):
+        sl.attribute(small(), sl.trace(small(), MAPS[:1]), None, sl.PFP())
+    with pytest.raises(sl.StaleGraphError):
+        sl.attribute(small(), sl.trace(mlp(), torch.zeros(1, 1, 28, 28)), MAPS, sl.PFP())
     with pytest.raises(sl.CriterionError, match="probability"):
         sl.sample_size(nn.Linear(2, 2), torch.zeros(1, 2), delta=0.0)
     with pytest.raises(sl.DataError, match="no layer that multiplies"):

@@ -95,3 +95,16 @@ def test_weights_of_a_model_that_cannot_run_are_scored() -> None:
     graph = sl.trace(model, torch.zeros(1, 3))
     model.forward = None  # type: ignore[assignment]
     assert sl.attribute(model, graph, None, sl.WeightNorm()).values["0"].shape == (8,)
+
+
+def test_o6_the_one_norm_and_the_two_norm_disagree() -> None:
+    """Of (3, 0) and (2, 2) L1 keeps the second, 4 > 3, and L2 the first, 3 > 2.83."""
+    model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[3.0, 0.0], [2.0, 2.0]]).view(2, 2, 1, 1))
+    graph = sl.trace(model, torch.zeros(1, 2, 3, 3))
+    for p, norms, kept in ((1.0, [3.0, 4.0], (1,)), (2.0, [3.0, 8**0.5], (0,))):
+        scores = sl.attribute(model, graph, None, sl.WeightNorm(p))
+        assert scores.values["0"].tolist() == pytest.approx(norms)
+        plan = sl.allocate(scores, sl.Units(keep=1), strategy=sl.Uniform(), multiple_of=1)
+        assert plan.keep["0"] == kept
