@@ -94,7 +94,7 @@ def test_held_weights_are_not_multiplied_twice() -> None:
     assert any(mask.factors is not None for mask in record)
     before = {name: value.clone() for name, value in pruned.state_dict().items()}
     optimizer = torch.optim.SGD(pruned.parameters(), lr=0.1, momentum=0.9)
-    hold = holding(record)
+    hold = holding([record])
     assert hold is not None
     held = hold(pruned, optimizer)
     assert all(torch.equal(value, before[name]) for name, value in pruned.state_dict().items())
@@ -108,11 +108,27 @@ def test_held_weights_are_not_multiplied_twice() -> None:
     assert torch.equal(early[0].weight, small(3)[0].weight * (before["0.weight"] != 0))
 
 
+def test_what_any_step_pruned_is_held() -> None:
+    """The masks of a step need not name what an earlier one found dead."""
+    model = small()
+    first = sl.sparsify(model, sl.Nonzeros(keep=340), layers=["0"])
+    second = sl.sparsify(model, sl.Nonzeros(keep=340), layers=["5"])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    hold = holding([first, second])
+    assert hold is not None
+    hold(model, optimizer)
+    model(SAMPLE[0]).square().sum().backward()
+    optimizer.step()
+    for masks, name in ((first, "0.weight"), (second, "5.weight")):
+        assert bool((model.get_parameter(name)[~masks[name].keep()] == 0).all())
+        assert bool((model.get_parameter(name)[masks[name].keep()] != 0).any())
+
+
 def test_units_that_were_cut_out_need_no_hold() -> None:
     record = METHODS["FT"].prune(small(), 200, SAMPLE, 0).record
     assert isinstance(record, Receipt)
-    assert holding(record) is None
-    assert holding(None) is None
+    assert holding([record]) is None
+    assert holding([]) is None
 
 
 def test_they_print_alike_in_every_process() -> None:

@@ -165,6 +165,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     assert len(seen) == 12 - done  # nothing was done twice but what no checkpoint had
 
 
+@pytest.mark.slow  # that of the cycles kills one, too
 def test_a_process_killed_outright(tmp_path: Path) -> None:
     script = """
 import os, signal, sys

@@ -20,8 +20,8 @@ from ..weights import nonzeros
 from . import checkpoints
 from .augmentation import Augmentation
 from .examples import Examples
-from .methods import METHODS, Method, holding, load_record
-from .rebuilding import rebuilt, shaped
+from .methods import METHODS, Method, holding
+from .rebuilding import rebuilt, records, shaped
 from .recipes import Recipe
 from .spacings import chunks
 from .train import train
@@ -139,7 +139,7 @@ def cycle(  # noqa: PLR0913 - the parts of an experiment
     dense = nonzeros(model)
     chosen.check(model, round(settings.parts[-1][-1] * dense), held)
     run = _Run(model, chosen, settings, data, held, Path(path), seed)
-    run.begin(Cycle(method=chosen.name, mode=settings.mode, net=net, seed=seed, dense=dense))
+    run.begin(Cycle(method=chosen.name, mode=settings.mode, net=net, seed=int(seed), dense=dense))
     with progress(f"{chosen.name}", len(settings.parts)) as step:
         for part in range(len(settings.parts)):
             run.part(part)
@@ -263,7 +263,7 @@ class _Run:
         if recipe.augment is not None:
             recipe = replace(recipe, augment=_Later(recipe.augment, number * recipe.epochs))
         seed = int(_rng.stream(self.seed, "retrain", number).integers(2**31))
-        hold = holding(load_record(self.path / point.record) if point.record else None)
+        hold = holding(records(self.cycle, place, self.path))
         training = train(model, self.data, recipe, hold=hold, seed=seed, path=folder)
         file = f"{place:03d}.weights.safetensors"
         checkpoints.write(model, self.path / file)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from .. import _context, _store
 from ..allocation import allocate
@@ -16,7 +16,7 @@ from ..budgets import Nonzeros, Params
 from ..criteria import PFP, Criterion, Random, Shapley, WeightNorm
 from ..data import batches
 from ..errors import DataError
-from ..records import Graph, Masks, Receipt
+from ..records import Graph, Mask, Masks, Receipt
 from ..scanning import curved
 from ..strategies import ErrorLevel, Strategy, Tradeoff, Uniform
 from ..surgery import Compensation, LeastSquares, prune, replay
@@ -159,23 +159,27 @@ def redo(model: nn.Module, record: Removed | None) -> nn.Module:
     The weights that stay are its own; factors by which a step multiplied them are left out.
     """
     if isinstance(record, Masks):
-        apply(model, _plain(record))
+        apply(model, _together([record]))
     elif record is not None:
         replay(model, record)
     return model
 
 
-def holding(record: Removed | None) -> Hold | None:
-    """What keeps pruned weights at zero while a network is retrained; nothing where units were cut out."""
-    if not isinstance(record, Masks):
+def holding(records: Sequence[Removed]) -> Hold | None:
+    """What keeps all weights at zero that some steps pruned; nothing where units were cut out."""
+    masks = [record for record in records if isinstance(record, Masks)]
+    if not masks:
         return None
-    masks = _plain(record)
-    return lambda model, optimizer: hold(model, masks, optimizer)
+    every = _together(masks)
+    return lambda model, optimizer: hold(model, every, optimizer)
 
 
-def _plain(masks: Masks) -> Masks:
-    """Without the factors, which the pruned network's weights have in them already."""
-    return replace(masks, masks=tuple(replace(mask, factors=None) for mask in masks))
+def _together(records: Sequence[Masks]) -> Masks:
+    """What stays in all of them, without the factors: the pruned weights have these in them already."""
+    keep: dict[str, Tensor] = {}
+    for mask in (mask for record in records for mask in record):
+        keep[mask.parameter] = keep[mask.parameter] & mask.keep() if mask.parameter in keep else mask.keep()
+    return replace(records[-1], masks=tuple(Mask.of(name, kept) for name, kept in keep.items()))
 
 
 def load_record(path: Path) -> Removed:

@@ -13,15 +13,20 @@ from ..errors import DataError
 from ..evaluation import Candidate
 from ..records.cycle import Cycle
 from . import checkpoints
-from .methods import load_record, redo
+from .methods import Removed, load_record, redo
+
+
+def records(cycle: Cycle, place: int, path: str | os.PathLike[str]) -> list[Removed]:
+    """What the steps removed that lead from the original network to a point, in order."""
+    points = cycle.points[cycle.points[place].first : place + 1]
+    return [load_record(Path(path) / point.record) for point in points if point.record]
 
 
 def shaped(model: nn.Module, cycle: Cycle, place: int, path: str | os.PathLike[str]) -> nn.Module:
     """A copy of a model of the original architecture, pruned as the point was; the weights are its own."""
     pruned = _context.copied(model)
-    for point in cycle.points[cycle.points[place].first : place + 1]:
-        if point.record:
-            redo(pruned, load_record(Path(path) / point.record))
+    for record in records(cycle, place, path):
+        redo(pruned, record)
     return pruned
 
 
