@@ -74,23 +74,22 @@ def averaged(images: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def enlarging(size: int, factor: float) -> Tensor:
-    """The matrix that stretches the middle of one axis by ``factor``, linearly, ``(size, size)``."""
+def _stretched(size: int, factor: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Between which two pixels of an axis each of its stretched middle lies, and how near to the second."""
     middle = math.ceil(size / factor)
     whole = round(middle * factor)
     start, trim = (size - middle) // 2, (whole - size) // 2
     at = torch.arange(trim, trim + size, dtype=torch.float64) * ((middle - 1) / max(whole - 1, 1))
     low = at.floor().clamp(max=middle - 1)
-    share = (at - low)[:, None]
-    low = low.long()[:, None]
-    matrix = torch.zeros(size, size, dtype=torch.float64).scatter_add_(1, start + low, 1 - share)
-    return matrix.scatter_add_(1, start + (low + 1).clamp(max=middle - 1), share)
+    return start + low.long(), start + (low + 1).clamp(max=middle - 1).long(), at - low
 
 
 def enlarged(images: Tensor, factor: float) -> Tensor:
-    """The middle of the images, stretched to their size."""
-    height, width = images.shape[-2:]
-    return along(images, enlarging(height, factor), enlarging(width, factor))
+    """The middle of the images, stretched to their size by linear interpolation."""
+    above, below, down = _stretched(images.shape[-2], factor)
+    before, after, across = _stretched(images.shape[-1], factor)
+    rows = torch.lerp(images.index_select(-2, above), images.index_select(-2, below), down[:, None])
+    return torch.lerp(rows.index_select(-1, before), rows.index_select(-1, after), across)
 
 
 def swept(images: Tensor, radius: int, sigma: float, degrees: Tensor) -> Tensor:
