@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from shapleaf import Candidate, Distribution, Outcomes, assess, excess_error, prune_potential
 from shapleaf.data import Batch
 from shapleaf.errors import DataError
+from shapleaf.shifts import FGSM, GaussianNoise, shifted
 
 SHIFT = {"clean": 0.0, "fog": 0.5, "shot": 2.0}
 
@@ -309,3 +310,20 @@ def test_the_measures_take_what_it_records() -> None:
     found = prune_potential(outcomes, resamples=20)
     assert all(limit.value >= 0.5 for limit in found.limits)  # the first pruned model is the reference
     assert excess_error(outcomes, resamples=20, examples=20).points[0].difference == 0
+
+
+def test_noise_and_attacks_as_distributions() -> None:
+    draw = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(12, 1, 6, 6, generator=draw), torch.randint(3, (12,), generator=draw)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+    suite = [
+        Distribution(name="clean", data=(images, labels), nominal=True),
+        Distribution(name="noise", data=shifted((images, labels), GaussianNoise(0.3)), family="noise"),
+        Distribution(name="attack", data=(images, labels), attack=FGSM(0.3)),
+    ]
+    found = assess(candidates(model, model), suite, batch_size=5)
+    for one in found.observed:
+        assert torch.equal(one.predicted[0], one.predicted[1])
+    clean, _, attack = (one.errors[0] for one in found.observed)
+    assert attack > clean
+    assert not torch.equal(found["noise"].confidence, found["clean"].confidence)

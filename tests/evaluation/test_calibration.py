@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -74,6 +76,20 @@ def test_of_outcomes() -> None:
         pytest.approx(alone.low, abs=1e-4),
         pytest.approx(alone.high, abs=1e-4),
     )
+
+
+def test_distributions_are_taken_together_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"a": [3, 30], "b": [10, 20], "c": [1, 2], "d": [7, 70]}
+    observed = [seen(name, wrong, 20 if name == "c" else 100) for name, wrong in counts.items()]
+    outcomes = chain([0.5], observed)
+    first = calibration(outcomes, resamples=30)
+    monkeypatch.setattr(sys.modules["shapleaf.evaluation.calibration"], "_CELLS", 1)
+    alone = calibration(outcomes, resamples=30)
+    assert [(one.distribution, one.subject) for one in first] == [
+        (name, subject.name) for name in counts for subject in outcomes.subjects
+    ]
+    for one, other in zip(first, alone, strict=True):
+        assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), abs=1e-9)
 
 
 def test_bad_input() -> None:

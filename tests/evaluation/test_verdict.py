@@ -77,6 +77,15 @@ def test_it_says_when_the_interval_allows_for_another_answer() -> None:
     )
 
 
+def test_nominal_data_are_compared_with_themselves() -> None:
+    wide = pooled("nominal", "nominal", 0.5, worst_low=0.2, worst_high=0.6)
+    found = verdict(Potential(limits=(), pooled=(wide,))).advice[0]
+    assert found.extent == "fully"
+    assert found.sentence.endswith("This is not precise: the interval is wider than 10 %.")
+    none = pooled("nominal", "nominal", 0.5, worst_low=0.0, worst_high=0.6)
+    assert "also allows for 'not at all'" in verdict(Potential(limits=(), pooled=(none,))).sentences[0]
+
+
 def test_it_says_all_that_the_interval_allows_for() -> None:
     wide = pooled("shifted", "shifted", 0.3, worst_low=0.0, worst_high=0.8)
     assert "allows for 'fully' or 'not at all'." in verdict(potential(wide)).advice[1].sentence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -11,13 +12,15 @@ from torch import Tensor
 from .. import _rng
 from ..data import Batch
 from ..errors import CriterionError, DataError
-from ..records.outcomes import Outcomes
+from ..records.outcomes import Observed, Outcomes
 from ..records.robustness import Measured
 from .metrics import Interval, labels_of, predictions
 from .resampling import ends, resample
 
 BINS = 15
 """How many bins of confidence, as in Guo et al. 2017."""
+
+_CELLS = 2**24  # most numbers at a time: 128 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,26 +104,43 @@ def calibration(
     25.0
     """
     metric = CalibrationError(bins, resamples, seed)
-    found = list[Measured]()
-    for one in outcomes.observed:
-        values = torch.stack([one.confidence.double(), (~one.wrong).double()], 2)
-        summaries = _summaries(values, bins, resamples, seed)
-        for subject, (value, low, high) in zip(outcomes.subjects, summaries, strict=True):
-            found.append(
-                Measured(
-                    subject=subject.name,
-                    distribution=one.distribution,
-                    metric=metric.name,
-                    value=value,
-                    low=low or 0.0,
-                    high=high or 0.0,
-                    unit=metric.unit,
-                    better=metric.better,
-                    nominal=one.nominal,
-                    family=one.family,
-                )
-            )
-    return tuple(found)
+    summaries = {
+        one.distribution: rows
+        for group in _groups(outcomes, bins)
+        for one, rows in zip(group, _grouped(group, metric), strict=True)
+    }
+    return tuple(
+        Measured(
+            subject=subject.name,
+            distribution=one.distribution,
+            metric=metric.name,
+            value=value,
+            low=low or 0.0,
+            high=high or 0.0,
+            unit=metric.unit,
+            better=metric.better,
+            nominal=one.nominal,
+            family=one.family,
+        )
+        for one in outcomes.observed
+        for subject, (value, low, high) in zip(outcomes.subjects, summaries[one.distribution], strict=True)
+    )
+
+
+def _groups(outcomes: Outcomes, bins: int) -> Iterator[list[Observed]]:
+    """Distributions of as many examples, which share their resamples, as many as fit in memory at a time."""
+    for examples in dict.fromkeys(one.examples for one in outcomes.observed):
+        alike = [one for one in outcomes.observed if one.examples == examples]
+        step = max(1, _CELLS // (len(outcomes.subjects) * examples * bins))
+        yield from (alike[start : start + step] for start in range(0, len(alike), step))
+
+
+def _grouped(group: Sequence[Observed], metric: CalibrationError) -> list[list[Interval]]:
+    """The summaries of every model, by distribution."""
+    values = [torch.stack([one.confidence.double(), (~one.wrong).double()], 2) for one in group]
+    rows = _summaries(torch.cat(values), metric.bins, metric.resamples, metric.seed)
+    models = len(values[0])
+    return [rows[start : start + models] for start in range(0, len(rows), models)]
 
 
 def _summaries(values: Tensor, bins: int, resamples: int, seed: int) -> list[Interval]:

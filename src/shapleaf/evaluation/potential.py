@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,20 +66,22 @@ def prune_potential(
     deltas = [delta] if isinstance(delta, int | float) else [*delta]
     if not deltas or any(not -1 <= one <= 1 for one in deltas):
         raise CriterionError(f"delta must be a share of errors between -1 and 1, received {delta}.")
-    curves = outcomes.curves()
-    references = {net: outcomes.reference(net) for _, net in curves}
-    errors = resampled_errors(outcomes, resamples, seed)
+    curves = [
+        _Curve(method, net, outcomes.reference(net), members, [outcomes.subjects[k].removed for k in members])
+        for (method, net), members in outcomes.curves().items()
+    ]
+    drawn = resampled_errors(outcomes, resamples, seed)
+    scored = [_Scored(one, one.errors, drawn[one.distribution]) for one in outcomes.observed]
     limits, pooled = list[Limit](), list[Pooled]()
     for one in deltas:
-        found = dict[tuple[str, str, str], tuple[Limit, Tensor]]()
-        for seen in outcomes.observed:
-            for (method, net), curve in curves.items():
-                found[method, net, seen.distribution] = _limit(
-                    outcomes, seen, (method, net), curve, references[net], one, errors[seen.distribution]
-                )
+        found = {
+            (curve.method, curve.net, each.seen.distribution): _limit(curve, each, one)
+            for each in scored
+            for curve in curves
+        }
         limits += [limit for limit, _ in found.values()]
-        for method in dict.fromkeys(method for method, _ in curves):
-            nets = [net for each, net in curves if each == method]
+        for method in dict.fromkeys(curve.method for curve in curves):
+            nets = [curve.net for curve in curves if curve.method == method]
             pooled += [
                 _pooled(method, scope, name, [[found[method, net, d] for d in names] for net in nets])
                 for scope, name, names in _scopes(outcomes.observed)
@@ -87,28 +90,38 @@ def prune_potential(
     return Potential(limits=tuple(limits), pooled=tuple(pooled), settings=settings)
 
 
-def _limit(
-    outcomes: Outcomes,
-    seen: Observed,
-    key: tuple[str, str],
-    curve: Sequence[int],
-    reference: int,
-    delta: float,
-    resampled: Tensor,
-) -> tuple[Limit, Tensor]:
+class _Curve(NamedTuple):
+    """The pruned models of one method and net, fewest removed first, and where they stand."""
+
+    method: str
+    net: str
+    reference: int
+    members: Sequence[int]
+    removed: Sequence[float]
+
+
+class _Scored(NamedTuple):
+    """A distribution, and the errors on it: exact ones, and those of every resample."""
+
+    seen: Observed
+    exact: Sequence[Fraction]
+    resampled: Tensor
+
+
+def _limit(curve: _Curve, scored: _Scored, delta: float) -> tuple[Limit, Tensor]:
     """One limit, and what it is in every resample, ``(resamples,)``."""
-    exact, errors = Fraction(str(delta)), seen.errors
-    removed = [outcomes.subjects[k].removed for k in curve]
-    inside = [errors[k] <= errors[reference] + exact for k in curve]
-    value = max((share for share, fits in zip(removed, inside, strict=True) if fits), default=0.0)
-    fits = resampled[:, list(curve)] - resampled[:, [reference]] <= delta + _EXACT
-    shares = torch.tensor(removed, dtype=torch.float64)
+    seen, errors, removed = scored.seen, scored.exact, curve.removed
+    allowed = errors[curve.reference] + Fraction(str(delta))
+    inside = [share for share, k in zip(removed, curve.members, strict=True) if errors[k] <= allowed]
+    value = max(inside, default=0.0)
+    risen = scored.resampled[:, list(curve.members)] - scored.resampled[:, [curve.reference]]
+    fits, shares = risen <= delta + _EXACT, torch.tensor(removed, dtype=torch.float64)
     drawn = (fits * shares).amax(1)
-    at = fits[:, shares == value].any(1).double().mean().item() if value in removed else 1.0
+    at = fits[:, shares == value].any(1).double().mean().item() if inside else 1.0
     low, high = ends(drawn).tolist()
     limit = Limit(
-        method=key[0],
-        net=key[1],
+        method=curve.method,
+        net=curve.net,
         distribution=seen.distribution,
         nominal=seen.nominal,
         family=seen.family,

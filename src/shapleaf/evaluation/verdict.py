@@ -114,8 +114,8 @@ def _groups(potential: Potential, method: str, delta: float) -> Iterator[Pooled]
 
 def _advice(potential: Potential, one: Pooled, nominal: Pooled, rules: Rules) -> Advice:
     extent = rules.extent(one.worst, nominal.worst)
-    answers = {rules.extent(end, nominal.worst) for end in (one.worst_low, one.worst, one.worst_high)}
-    certain = len(answers) == 1 and one.worst_high - one.worst_low <= rules.wide
+    answers = _answers(one.worst_low, one.worst_high, None if one is nominal else nominal.worst, rules)
+    certain = answers == {extent} and one.worst_high - one.worst_low <= rules.wide
     key = (one.method, one.delta, one.weakest)
     there = [limit for limit in potential.limits if (limit.method, limit.delta, limit.distribution) == key]
     larger = [limit.above for limit in there if limit.above is not None]
@@ -135,6 +135,11 @@ def _advice(potential: Potential, one: Pooled, nominal: Pooled, rules: Rules) ->
         certain=certain,
     )
     return replace(found, sentence=_sentence(found, rules))
+
+
+def _answers(low: float, high: float, nominal: float | None, rules: Rules) -> set[Extent]:
+    """What the ends of an interval lead to; those of nominal data are compared with themselves."""
+    return {rules.extent(end, end if nominal is None else nominal) for end in (low, high)}
 
 
 def _percent(share: float) -> str:
@@ -163,7 +168,8 @@ def _sentence(one: Advice, rules: Rules) -> str:
         text += f", {_percent(one.mean)} on average over the shifts, {_percent(one.nominal)} on nominal data"
     if one.certain:
         return text + "."
-    other = {rules.extent(end, one.nominal) for end in (one.low, one.high)} - {one.extent}
+    nominal = None if one.expected == "nominal" else one.nominal
+    other = _answers(one.low, one.high, nominal, rules) - {one.extent}
     if other:
         return (
             text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from .._table import interval
 from ..errors import DataError
@@ -64,6 +64,8 @@ class ExcessError(Record):
     Attributes:
         slopes: one for each method.
         points: one for each pruned model.
+        unit: of the numbers.
+        better: which direction is good.
         settings: the distributions, resamples, seed.
 
     >>> print(ExcessError(slopes=(Slope(method="WT", value=0.02, low=0.01, high=0.03, points=23),)))
@@ -75,6 +77,8 @@ class ExcessError(Record):
 
     slopes: tuple[Slope, ...]
     points: tuple[Excess, ...] = ()
+    unit: str = "error, 0 to 1"
+    better: Literal["higher", "lower"] = "lower"
     settings: dict[str, str] = field(default_factory=dict)
 
     def __getitem__(self, method: str) -> Slope:

@@ -96,6 +96,8 @@ class Potential(Record):
     Attributes:
         limits: of every method, net, distribution and delta.
         pooled: of every method and delta, over nets and distributions.
+        unit: of the numbers.
+        better: which direction is good.
         settings: resamples, seed, metric.
 
     >>> same = dict(method="WT", delta=0.005, distributions=1, nets=1)
@@ -111,6 +113,8 @@ class Potential(Record):
 
     limits: tuple[Limit, ...]
     pooled: tuple[Pooled, ...] = ()
+    unit: str = "share of the parameters"
+    better: Literal["higher", "lower"] = "higher"
     settings: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -57,6 +57,7 @@ class Verdict(Record):
         advice: for each method, of nominal data, of all shifts and of each family of shifts.
         notes: what holds for all: what to do about it, and how sure it is.
         delta: how much the error may rise, absolute, 0 to 1.
+        unit: of the numbers.
         settings: the rules.
 
     >>> numbers = dict(remove=0.85, worst=0.85, low=0.69, high=0.85, mean=0.85, nominal=0.85, below=0.69)
@@ -71,6 +72,7 @@ class Verdict(Record):
     advice: tuple[Advice, ...]
     notes: tuple[str, ...] = ()
     delta: float
+    unit: str = "share of the parameters"
     settings: dict[str, str] = field(default_factory=dict)
 
     @property
