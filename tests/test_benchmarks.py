@@ -327,7 +327,9 @@ def test_backselect_at_toy_size(
     found = json.loads((tmp_path / "backselect.json").read_text())["networks"]["small"]
     assert (found["features"], found["evaluations"]) == (36, 2 * 36 * 37 // 2)
     assert found["modes"]["gradient, 1 a step"]["evaluations"] == 3 * 36
-    assert all(0 <= row["lowest"] <= row["overlap"] <= 1 for row in found["modes"].values())
+    assert all(
+        0 <= row["lowest"] <= row["overlap"] <= 1 for row in (*found["modes"].values(), found["again"])
+    )
     assert "## small: 36 pixels, 2 images" in (tmp_path / "backselect.md").read_text()
 
 

@@ -24,10 +24,10 @@ CHEAPER = 50
 class Fast:
     """BackSelect by gradients: several features a step, chosen from a shortlist.
 
-    At every step the gradient estimates what masking each feature would cost (Carter et al. 2021, section
-    3.2, mask the ``step`` best by it). It errs where the model is not linear. So the ``shortlist`` best are
-    masked in truth, each alone, and by how much the gradient was wrong is added to its later estimates of
-    the same feature. Once no more than the shortlist is left, the rest is exact.
+    At every step the gradient estimates what masking each feature would cost; the batched gradient form
+    (Carter et al. 2021) masks the ``step`` best by it. It errs where the model is not linear. So here the
+    ``shortlist`` best are masked in truth, each alone, and by how much the gradient was wrong is added to
+    its later estimates of the same feature. Once no more than the shortlist is left, the rest is exact.
 
     Args:
         step: how many features are masked at a time.
@@ -87,8 +87,10 @@ def backselect(
     image a feature is a pixel with all its channels; for a vector, an entry.
 
     The exact mode tries every feature that is left at every step, n(n + 1)/2 evaluations for n features. The
-    fast mode looks at the gradient, tries a few and is 50 times cheaper; see :class:`Fast` for its steps and
-    ``benchmarks/results/backselect.md`` for how near it comes.
+    fast mode looks at the gradient, tries a few and is 50 times cheaper from 200 features on; see
+    :class:`shapleaf.evaluation.Fast`. How much of the exact mode's most informative tenth it finds depends on
+    the model: 88 % for a small one on MNIST, 71 % for one on the built-in digits, 21 % for a ResNet-20, whose
+    exact tenth is hardly more like itself when the pixels move by 1 % (``benchmarks/results/backselect.md``).
 
     Args:
         model: in eval mode, its outputs class scores.

@@ -31,7 +31,7 @@ def heat_map(
     features: Sequence[int] | None = None,
     orderings: Sequence[Ordering] | None = None,
 ) -> HeatMap:
-    """Let models see only each other's informative features ("Lost in Pruning", Liebenwein et al. 2021, 4).
+    """Let models see only each other's informative features ("Lost in Pruning", Liebenwein et al. 2021).
 
     Each model orders the features of every image by :func:`shapleaf.backselect`, for the class that it
     predicts itself. Of an image only the ``share`` masked last is left, and every model says how probable
@@ -61,6 +61,7 @@ def heat_map(
     """
     candidates = checked(subjects)
     known = _known(orderings, candidates)
+    kept(share, 1)  # a wrong share is refused before anything is run
     models = [candidate.load() for candidate in candidates]
     sums, shape = _Sums(len(models)), tuple[int, ...]()
     with contextlib.ExitStack() as stack:

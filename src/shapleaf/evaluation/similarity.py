@@ -33,7 +33,7 @@ def noise_similarity(
     draws: int = 10,
     seed: int = 0,
 ) -> NoiseSimilarity:
-    """Compare models with their reference under noise ("Lost in Pruning", Liebenwein et al. 2021, section 4).
+    """Compare models with their reference under noise ("Lost in Pruning", Liebenwein et al. 2021).
 
     Every number of the inputs gets noise, uniform on [-epsilon, epsilon]: if they are normalised, epsilon is
     in units of their standard deviation. Nothing is clipped. All models see the same noisy inputs. What is

@@ -153,7 +153,7 @@ class NoiseSimilarity(Record):
         """How much can be removed under noise, for each method and reference with pruned subjects.
 
         In every draw it is the largest share removed whose accuracy is above (not equal to) the reference's
-        minus ``delta``, on the same noisy inputs ("Lost in Pruning", Liebenwein et al. 2021, definition 1).
+        minus ``delta``, on the same noisy inputs ("Lost in Pruning", Liebenwein et al. 2021).
 
         Args:
             delta: the loss of accuracy that is still allowed, as a share: 0.005 is half a point.
