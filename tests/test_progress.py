@@ -69,3 +69,18 @@ def test_an_exception_passes_through_and_ends_the_bar(monkeypatch, capsys) -> No
         raise KeyboardInterrupt
     with progress("another") as step:  # rich refuses a second live display while one is open
         step("")
+
+
+def test_bars_within_bars_stand_below_each_other_and_go_when_they_are_done(monkeypatch, capsys) -> None:
+    terminal(monkeypatch, True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    with progress("sweep", 2) as outer:
+        outer("first")
+        with progress("train", 5) as inner:
+            inner("epoch")
+            assert [task.description for task in _progress._display.tasks] == ["sweep first", "train epoch"]
+        assert [task.description for task in _progress._display.tasks] == ["sweep first"]
+    assert _progress._display is None
+    bars = capsys.readouterr().err
+    assert bars.index("sweep") < bars.index("train epoch") < bars.rindex("sweep first")

@@ -44,6 +44,7 @@ def test_two_workers_one_killed_half_way_make_the_table_of_one(study: Study, tmp
     victim.wait()
     assert other.wait(timeout=60) == 0
     entries = book.journal.entries()
+    assert len(entries) == 7  # both enrolled the trials, each of them once, and one again
     assert [entry.state for entry in entries].count("lost") == 1
     assert [entry.state for entry in entries].count("done") == 6
     assert sorted(entry.key for entry in entries if entry.state == "done") == sorted(study.keys)

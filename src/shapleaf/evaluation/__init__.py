@@ -11,10 +11,10 @@ from .features import heat_map
 from .latency import Latency
 from .lipschitz import Lipschitz
 from .metrics import Accuracy, Agreement, ExampleMetric, Interval, Loss, Macs, ModelMetric, Params
+from .orderings import Fast, backselect
 from .potential import prune_potential
 from .robustness import robustness
 from .segmentation import MeanIoU
-from .orderings import Fast, backselect
 from .sensitivity_n import faithfulness
 from .similarity import noise_similarity
 from .verdict import Rules, verdict

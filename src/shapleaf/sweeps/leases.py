@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from .. import _store
 from ..errors import DataError
 
 _BEATS = 6
@@ -43,22 +42,30 @@ def lease(folder: Path, patience: float) -> Iterator[str]:
     Args:
         folder: where the leases are.
         patience: seconds without a change after which others take the worker for dead.
+
+    Raises:
+        DataError: the folder cannot be written.
     """
     name = f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     stop = threading.Event()
 
     def write(beat: int) -> None:
-        with _store.atomic(folder / name) as temporary:
-            temporary.write_text(json.dumps({"place": place(), "pid": os.getpid(), "beat": beat}), "utf-8")
+        temporary = folder / f".{name}"
+        temporary.write_text(json.dumps({"place": place(), "pid": os.getpid(), "beat": beat}), "utf-8")
+        os.replace(temporary, folder / name)
 
     def beat() -> None:
         count = 1
         while not stop.wait(patience / _BEATS):
-            with contextlib.suppress(DataError):  # a disk may be full or away for a while
+            with contextlib.suppress(OSError):  # a disk may be full or away for a while
                 write(count)
             count += 1
 
-    write(0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write(0)
+    except OSError as error:
+        raise DataError(f"cannot write to {folder}: {error.strerror or error}.") from error
     thread = threading.Thread(target=beat, name="lease", daemon=True)
     thread.start()
     try:
