@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .. import __version__, _context
+from .. import _context
 from .._progress import progress
 from ..data import Batch, batches
 from ..errors import DataError, ShapleafError
@@ -62,7 +62,7 @@ def assess(
     """
     candidates, wanted = checked(subjects), _named(distributions)
     done, names = _resumed(path, candidates, wanted, tuple(classes))
-    settings = {"torch": str(torch.__version__), "shapleaf": __version__, "ignore": str(ignore)}
+    settings = {"ignore": str(ignore), **_context.versions()}
     shelf = _Shelf(candidates, memory)
 
     def outcomes() -> Outcomes:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from .._draws import CONFIDENCE, Floats, Integers, adapt, coefficient
 from .._rng import stream
 from ..sensitivity import Sensed
 from . import sampling
@@ -27,7 +28,7 @@ class Filters:
         self._study, self._hybrid = study, hybrid
         scores = flat({name: one.scores for name, one in found.items()}, study.weights).double().numpy()
         negative = (flat(study.weights) < 0).numpy()
-        owners: list[sampling.Integers] = []
+        owners: list[Integers] = []
         sizes: list[int] = []
         places: list[float] = []
         kernels: list[float] = []
@@ -53,7 +54,7 @@ class Filters:
         self._first = np.cumsum([0, *sizes])
         layer = np.searchsorted(self._first, self._keys // 2, side="right") - 1
         self.share = 1 / np.array(sizes)[layer]
-        self.alpha = sampling.difficulty(
+        self.alpha = coefficient(
             total, np.array(places, float)[layer], np.array(kernels, float)[layer], delta
         )
         names = [*study.weights]
@@ -73,23 +74,23 @@ class Filters:
             if self._hybrid:
                 drawn &= self._tail(wanted) > sampling.error(self.alpha, np.maximum(wanted, 1))
             values = (self._rank < wanted[self._filter]).astype(float)
-            draws = sampling.adapted(self._chance, self._filter, np.where(drawn, wanted, 0))
+            draws = adapt(self._chance, np.where(drawn, wanted, 0), self._filter)
             for number in drawn.nonzero()[0].tolist():
                 values[self._start[number] : self._start[number + 1]] = self._draw(number, int(draws[number]))
             factors[self._index] = values
         found = parts(torch.from_numpy(factors), self._study.weights)
         return {name: Kept(part > 0, part) for name, part in found.items()}
 
-    def _tail(self, wanted: sampling.Integers) -> sampling.Floats:
+    def _tail(self, wanted: Integers) -> Floats:
         """The error bound without drawing: by the sensitivities that are left out."""
         left = np.where(self._rank >= wanted[self._filter], self._score, 0)
-        return sampling.C * sampling.summed(self._filter, left, len(wanted))
+        return CONFIDENCE * sampling.summed(self._filter, left, len(wanted))
 
-    def _draw(self, number: int, draws: int) -> sampling.Floats:
+    def _draw(self, number: int, draws: int) -> Floats:
         """What the weights of one filter are multiplied by; if all are hit, they stay as they are."""
         chances = self._chance[self._start[number] : self._start[number + 1]]
         counts = stream(self._study.seed, "SiPP", *self._names[number]).multinomial(draws, chances)
         if counts.all():
             return np.ones(len(chances))
-        scaled: sampling.Floats = counts / (draws * chances)
+        scaled: Floats = counts / (draws * chances)
         return scaled
