@@ -19,7 +19,7 @@ def test_it_is_what_its_parts_are() -> None:
     found = robustness(outcomes, delta=[0.01, 0.5], resamples=60, seed=3, rules=Rules(least=0.2))
     same = {"resamples": 60, "seed": 3}
     assert found.potential == prune_potential(outcomes, delta=[0.01, 0.5], **same)  # type: ignore[arg-type]
-    assert found.excess == excess_error(outcomes, examples=60, seed=3)
+    assert found.excess == excess_error(outcomes, resamples=60, seed=3)
     assert found.verdict == verdict(found.potential, found.excess, rules=Rules(least=0.2))
     assert found.verdict.delta == 0.01
     assert found.curves == accuracies(outcomes) + agreements(outcomes) + calibration(outcomes, **same)

@@ -154,6 +154,15 @@ def test_o16_the_control_sees_the_same_batches(tmp_path: Path) -> None:
     assert run(tmp_path / "c", settings=settings, seed=1).points[1].batches != digests[0][1]
 
 
+def test_a_control_with_more_that_is_not_zero_has_lost_nothing(tmp_path: Path) -> None:
+    model = small()
+    torch.nn.init.zeros_(model[7].bias)
+    control = cycle(model, "control", SETTINGS, DATA, sample=SAMPLE, path=tmp_path)
+    last = control.candidates(model, tmp_path)[-1]
+    assert nonzeros(last.load()) > nonzeros(model)
+    assert last.subject.removed == 0
+
+
 def test_each_retraining_sees_images_of_its_own(tmp_path: Path) -> None:
     augment = Counting()
     run(tmp_path, settings=replace(SETTINGS, recipe=replace(RECIPE, augment=augment)))

@@ -175,6 +175,8 @@ def test_what_does_not_fit() -> None:
             verb(other, masks)
     with pytest.raises(sl.PlanError, match="this SGD has none of the masked parameters"):
         sl.hold(model, masks, torch.optim.SGD(other.parameters(), lr=0.1))
+    with pytest.raises(sl.PlanError, match="no optimizer in the list"):
+        sl.hold(model, masks, [])
     held = sl.hold(model, masks)
     model[4] = nn.Linear(96, 5)
     with pytest.raises(

@@ -61,8 +61,8 @@ def assess(
     ([[0, 1]], (Fraction(1, 2),))
     """
     candidates, wanted = checked(subjects), _named(distributions)
-    done, names = _resumed(path, candidates, wanted, tuple(classes))
     settings = {"ignore": str(ignore), **_context.versions()}
+    done, names = _resumed(path, candidates, wanted, tuple(classes), settings["ignore"])
     shelf = _Shelf(candidates, memory)
 
     def outcomes() -> Outcomes:
@@ -108,6 +108,7 @@ def _resumed(
     candidates: Sequence[Candidate],
     wanted: Sequence[Distribution],
     classes: tuple[str, ...],
+    ignore: str,
 ) -> tuple[dict[str, Observed], tuple[str, ...]]:
     """What a file holds already, and the names of the classes."""
     if path is None or not Path(path).exists():
@@ -128,6 +129,9 @@ def _resumed(
             f"{path} holds distributions that are not asked for: {', '.join(foreign)}. To go on, give them, "
             "too; else choose another file."
         )
+    before = found.settings.get("ignore")
+    if before != ignore:
+        raise DataError(f"{path} was measured with ignore={before}, not {ignore}. Choose another file.")
     if classes and classes != found.classes:
         raise DataError(f"{path} holds other classes: {', '.join(found.classes)}. Choose another file.")
     return {one.distribution: one for one in found.observed}, found.classes

@@ -63,7 +63,7 @@ def robustness(
     """
     potential = prune_potential(outcomes, delta=delta, resamples=resamples, seed=seed)
     shifted = not all(one.nominal for one in outcomes.observed)
-    excess = excess_error(outcomes, examples=resamples, seed=seed) if shifted else None
+    excess = excess_error(outcomes, resamples=resamples, seed=seed) if shifted else None
     classified = all(one.overlaps is None for one in outcomes.observed)
     curves = accuracies(outcomes, resamples=resamples, seed=seed)
     if classified:

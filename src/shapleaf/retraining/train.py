@@ -97,7 +97,6 @@ def train(
     run.begin(settings, snapshots)
     with _context.mode(model, train=True), _context.rng(seed), _holding(hold, model, optimizer):
         run.go()
-    optimizer.zero_grad(set_to_none=True)
     at = run.at
     return Training(
         losses=at.losses, rates=at.rates, seconds=at.seconds, batches=at.batches, settings=at.settings
@@ -110,6 +109,7 @@ def _holding(hold: Hold | None, model: nn.Module, optimizer: Optimizer) -> Itera
     try:
         yield
     finally:
+        optimizer.zero_grad(set_to_none=True)
         if held is not None:
             held.remove()
 
