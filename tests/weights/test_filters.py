@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from shapleaf._draws import adapt
 from shapleaf.sensitivity import Sensed
-from shapleaf.weights import Study
+from shapleaf.weights import WeightProbe
 from shapleaf.weights.filters import Filters
 
 SCORES = torch.tensor([[0.5, 0.3, 0.2, 1.0], [0.25, 0.25, 0.25, 0.25]]).double()
@@ -20,8 +20,8 @@ def filters(
     *, weights: Tensor = WEIGHTS, scores: Tensor = SCORES, seed: int = 0, hybrid: bool = False
 ) -> Filters:
     outputs = torch.arange(len(weights))[:, None].expand(weights.shape)
-    study = Study(nn.Identity(), {"w": weights}, seed=seed)
-    return Filters(study, {"w": Sensed(scores, outputs, 1, 1)}, 1e-16, hybrid=hybrid)
+    probe = WeightProbe(nn.Identity(), {"w": weights}, seed=seed)
+    return Filters(probe, {"w": Sensed(scores, outputs, 1, 1)}, 1e-16, hybrid=hybrid)
 
 
 def test_filters_are_the_signs_of_each_output() -> None:
@@ -38,7 +38,7 @@ def test_o11_drawn_weights_keep_their_expectation() -> None:
     for number in (0, 2):
         drawn = []
         for seed in range(20_000):
-            found._study = Study(nn.Identity(), {"w": WEIGHTS}, seed=seed)
+            found._probe = WeightProbe(nn.Identity(), {"w": WEIGHTS}, seed=seed)
             drawn.append(found._draw(number, int(draws[number])))
         factors = np.array(drawn)
         error = factors.std(0) / 20_000**0.5
@@ -96,11 +96,11 @@ def test_hybrid_draws_where_the_tail_is_heavy() -> None:
 
 
 def test_weights_that_no_call_reads_are_left_out() -> None:
-    study = Study(nn.Identity(), {"w": WEIGHTS})
+    probe = WeightProbe(nn.Identity(), {"w": WEIGHTS})
     outputs = torch.tensor([[0] * 4, [-1] * 4])
     scores = SCORES.clone()
     scores[1] = 0
-    found = Filters(study, {"w": Sensed(scores, outputs, 1, 1)}, 1e-16, hybrid=False)
+    found = Filters(probe, {"w": Sensed(scores, outputs, 1, 1)}, 1e-16, hybrid=False)
     assert found.most.tolist() == [3, 1]
     assert found.share.tolist() == [1, 1]
 

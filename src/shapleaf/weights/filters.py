@@ -11,28 +11,30 @@ from .._draws import CONFIDENCE, Floats, Integers, adapt, coefficient
 from .._rng import stream
 from ..sensitivity import Sensed
 from . import sampling
-from .choosing import Kept, Study, flat, parts
+from .choosing import Kept, WeightProbe, flat, parts
 
 
 class Filters:
     """All weights that contribute anything, filter by filter, the most sensitive first.
 
     Args:
-        study: the weights.
+        probe: the weights.
         found: their sensitivities, the largest over places.
         delta: the chance with which an error bound may fail.
         hybrid: whether a filter keeps its top weights where their error bound is the smaller one.
     """
 
-    def __init__(self, study: Study, found: Mapping[str, Sensed], delta: float, *, hybrid: bool) -> None:
-        self._study, self._hybrid = study, hybrid
-        scores = flat({name: one.scores for name, one in found.items()}, study.weights).double().numpy()
-        negative = (flat(study.weights) < 0).numpy()
+    def __init__(
+        self, probe: WeightProbe, found: Mapping[str, Sensed], delta: float, *, hybrid: bool
+    ) -> None:
+        self._probe, self._hybrid = probe, hybrid
+        scores = flat({name: one.scores for name, one in found.items()}, probe.weights).double().numpy()
+        negative = (flat(probe.weights) < 0).numpy()
         owners: list[Integers] = []
         sizes: list[int] = []
         places: list[float] = []
         kernels: list[float] = []
-        for name in study.weights:
+        for name in probe.weights:
             one = found[name]
             count = int(one.outputs.max()) + 1
             owners.append(one.outputs.reshape(-1).cpu().numpy() + sum(sizes))
@@ -57,7 +59,7 @@ class Filters:
         self.alpha = coefficient(
             total, np.array(places, float)[layer], np.array(kernels, float)[layer], delta
         )
-        names = [*study.weights]
+        names = [*probe.weights]
         self._names = [
             (names[of], int(key // 2 - self._first[of]), int(key % 2))
             for key, of in zip(self._keys, layer, strict=True)
@@ -65,7 +67,7 @@ class Filters:
 
     def choose(self, count: int) -> dict[str, Kept]:
         """About so many different weights, with what the drawn ones are multiplied by."""
-        factors = np.zeros(sum(weight.numel() for weight in self._study.weights.values()))
+        factors = np.zeros(sum(weight.numel() for weight in self._probe.weights.values()))
         if len(self._keys):
             wanted = sampling.rounded_up(
                 sampling.allocation(self.alpha, self.share, self.most, count), self.most
@@ -78,7 +80,7 @@ class Filters:
             for number in drawn.nonzero()[0].tolist():
                 values[self._start[number] : self._start[number + 1]] = self._draw(number, int(draws[number]))
             factors[self._index] = values
-        found = parts(torch.from_numpy(factors), self._study.weights)
+        found = parts(torch.from_numpy(factors), self._probe.weights)
         return {name: Kept(part > 0, part) for name, part in found.items()}
 
     def _tail(self, wanted: Integers) -> Floats:
@@ -89,7 +91,7 @@ class Filters:
     def _draw(self, number: int, draws: int) -> Floats:
         """What the weights of one filter are multiplied by; if all are hit, they stay as they are."""
         chances = self._chance[self._start[number] : self._start[number + 1]]
-        counts = stream(self._study.seed, "SiPP", *self._names[number]).multinomial(draws, chances)
+        counts = stream(self._probe.seed, "SiPP", *self._names[number]).multinomial(draws, chances)
         if counts.all():
             return np.ones(len(chances))
         scaled: Floats = counts / (draws * chances)

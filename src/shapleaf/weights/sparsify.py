@@ -14,7 +14,7 @@ from ..data import repeatable
 from ..errors import BudgetError, CriterionError
 from ..records import Mask, Masks
 from ..records.masks import fingerprint
-from .choosing import Choice, Kept, Study, WeightCriterion
+from .choosing import Choice, Kept, WeightCriterion, WeightProbe
 from .counting import nonzeros, prunable
 from .criteria import Magnitude
 from .dead import dead
@@ -86,7 +86,7 @@ def sparsify(
             f"them are not pruned; the nearest is Nonzeros(keep={others})."
         )
     search = _Search(model, weights, data if sweep else None, layers)
-    choose = criterion.choose(Study(model, weights, data, seed))
+    choose = criterion.choose(WeightProbe(model, weights, data, seed))
     kept, after = search.closest(choose, target, target - others, inside)
     return Masks(
         fingerprint=fingerprint(model),
