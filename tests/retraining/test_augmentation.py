@@ -65,11 +65,12 @@ def test_unusable() -> None:
         CropFlip()(torch.zeros(3, 4), (0, 1, 2), 0)
 
 
-def test_a_mix_of_corruptions_trains_too() -> None:
+def test_o24_a_mix_of_corruptions_trains_and_leaves_the_images_alone() -> None:
     """Robust retraining: other images in every epoch, the same ones again when it is repeated."""
     mix = CorruptionMix(("contrast", "gaussian_noise"))
     assert isinstance(mix, Augmentation)
     inputs = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = inputs.clone()
     data = inputs, torch.arange(8) % 2
     found = {}
     for augment in (None, mix, mix):
@@ -78,3 +79,4 @@ def test_a_mix_of_corruptions_trains_too() -> None:
         training = train(model, data, Recipe(epochs=2, batch=4, augment=augment))
         found.setdefault(augment, []).append(training.batches)
     assert found[mix][0] == found[mix][1] != found[None][0]
+    assert torch.equal(inputs, before)

@@ -27,7 +27,7 @@ def test_parameters_are_ranked_together() -> None:
     assert chosen(given, {"a": [1.0, 5, 2], "b": [4.0, 3]}, 3) == [False, True, False, True, True]
 
 
-def test_ties_go_to_the_larger_weight_then_to_the_first() -> None:
+def test_h1_ties_go_to_the_larger_weight_then_to_the_first() -> None:
     given = probe(a=[1.0, -3, 2], b=[3.0, 0.5])
     zeros = {"a": [0.0] * 3, "b": [0.0] * 2}
     assert chosen(given, zeros, 1) == [False, True, False, False, False]
@@ -35,7 +35,7 @@ def test_ties_go_to_the_larger_weight_then_to_the_first() -> None:
     assert chosen(given, {**zeros, "b": [0.0, 1]}, 2) == [False, True, False, False, True]
 
 
-def test_zeros_are_never_chosen() -> None:
+def test_h1_zeros_are_never_chosen() -> None:
     assert chosen(probe(a=[0.0, 2, 0]), {"a": [9.0, 1, 9]}, 3) == [False, True, False]
 
 
