@@ -141,6 +141,31 @@ def test_mistakes_of_assess(home: Path, tmp_path: Path, more: tuple[str, ...], s
         run(*words(home, tmp_path, *more))
 
 
+def test_what_assess_measured_before_a_mistake_is_kept(home: Path, tmp_path: Path) -> None:
+    """Saturation is for colours; the distributions before it are not measured again."""
+    path = tmp_path / "outcomes.safetensors"
+    with pytest.raises(DataError, match="distribution 'saturate 3': saturate changes colours"):
+        run(*words(home, tmp_path, "--draws", 0, "--corruption", "saturate", "-q"))
+    kept = sl.Outcomes.load(path)
+    assert [one.distribution for one in kept.observed] == ["clean", "contrast 3"]
+    before = path.stat().st_mtime_ns
+    run(*words(home, tmp_path, "--draws", 0, "-q"))
+    assert path.stat().st_mtime_ns == before
+    assert sl.Report.load(tmp_path / "report.safetensors").robustness is not None
+
+
+def test_assess_of_networks_that_cannot_be_measured(home: Path, tmp_path: Path) -> None:
+    sick = sl.retraining.checkpoints.read(home / "1.safetensors")
+    sick["0.weight"].fill_(float("nan"))
+    save_file(sick, tmp_path / "nan.safetensors")
+    with pytest.raises(DataError, match="'clean': model 'separate': the output for example 0 is NaN"):
+        run(*words(home, tmp_path / "out", "--separate", tmp_path / "nan.safetensors", "-q"))
+    sick["13.weight"], sick["13.bias"] = sick["13.weight"][:5].clone(), sick["13.bias"][:5].clone()
+    save_file(sick, tmp_path / "few.safetensors")
+    with pytest.raises(DataError, match="does not fit the model: 13.bias is .* num_classes=5"):
+        run(*words(home, tmp_path / "out", "--separate", tmp_path / "few.safetensors", "-q"))
+
+
 def test_sweep_runs_a_study_and_runs_nothing_the_second_time(home: Path, tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(
         f"""

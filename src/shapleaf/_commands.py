@@ -124,9 +124,9 @@ def _distributions(
     noise: Sequence[float],
     seed: int,
 ) -> list[Distribution]:
-    from .shifts import CORRUPTIONS, GaussianNoise, distributions
+    from .shifts import GaussianNoise, distributions
 
-    names = CORRUPTIONS if corruption is None else [name for name in corruption if name != "none"]
+    names = None if corruption is None else [name for name in corruption if name != "none"]
     extra = [GaussianNoise(std, seed) for std in noise]
     return distributions(images, names=names, severities=severities, noise=extra, seed=seed)
 

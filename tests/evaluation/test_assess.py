@@ -237,9 +237,7 @@ def measure(*models: nn.Module, data: Any = None) -> Outcomes:
 
 
 def test_models_need_the_same_classes() -> None:
-    with pytest.raises(
-        DataError, match="distribution 'clean': model 'b': it predicts 5 classes, those before it 3"
-    ):
+    with pytest.raises(DataError, match="distribution 'clean': model 'b': it predicts 5 classes, expected 3"):
         measure(net(), net(classes=5))
 
 

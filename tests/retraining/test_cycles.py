@@ -362,6 +362,21 @@ def test_a_loss_that_is_not_finite_stops_and_what_was_done_stays(tmp_path: Path)
     assert (tmp_path / "retrain-003" / "training.safetensors").exists()
 
 
+def test_labels_and_samples_that_do_not_fit(tmp_path: Path) -> None:
+    """What was pruned before the labels were looked at is in the folder."""
+    with pytest.raises(sl.DataError, match="labels run from 0 to 5, but the model has 2 classes"):
+        cycle(small(), "FT", SETTINGS, (DATA[0], 5 * DATA[1]), sample=SAMPLE, path=tmp_path / "a")
+    assert [bool(p.weights) for p in sl.Cycle.load(tmp_path / "a" / "cycle.safetensors").points] == [
+        False
+    ] * 2
+    with pytest.raises(sl.DataError, match="the data are empty"):
+        cycle(small(), "FT", SETTINGS, DATA, sample=[], path=tmp_path / "b")
+    with pytest.raises(sl.DataError, match="the training data are empty"):
+        cycle(small(), "FT", SETTINGS, (DATA[0][:0], DATA[1][:0]), sample=SAMPLE, path=tmp_path / "c")
+    assert not (tmp_path / "b").exists()
+    assert not (tmp_path / "c").exists()
+
+
 def test_unusable_settings() -> None:
     with pytest.raises(sl.BudgetError, match="keeps must decrease"):
         Retraining(keeps=(0.5, 0.6), recipe=RECIPE)

@@ -194,8 +194,8 @@ class _Reader:
         self.classes = self.classes or scores.shape[1]
         if scores.shape[1] != self.classes:
             raise DataError(
-                f"it predicts {scores.shape[1]} classes, those before it {self.classes}; models that are "
-                "measured side by side need the same classes."
+                f"it predicts {scores.shape[1]} classes, expected {self.classes}, as the data or the models "
+                "before it have; models that are measured side by side need the same classes."
             )
         dense = scores.ndim > 2
         labels = labels_of(batch.target, scores, self.ignore if dense else None)
