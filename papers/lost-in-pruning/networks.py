@@ -7,14 +7,19 @@ not this.
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import shapleaf as sl
+from shapleaf import _context
 from shapleaf.integrations.datasets import Images, load_data
 from shapleaf.retraining import RECIPES, Cosine, CropFlip, Milestones, Recipe, Retraining, preset
 
@@ -129,9 +134,8 @@ def network(name: str, net: int, folder: Path, chosen: Preset, cache: Path) -> n
 
     It is trained once and read from the cache afterwards.
     """
-    if net:
-        torch.manual_seed(net)
-    model = build(name).model if net else load(name, folder).model
+    with _context.rng(net):
+        model = build(name).model if net else load(name, folder).model
     images = data(name, folder, chosen).train.tensors()
     sl.train(model, images, chosen.scratch if net else chosen.settle, seed=net, path=cache / f"{name}-{net}")
     return model.eval()
@@ -157,3 +161,27 @@ def separate(name: str, folder: Path, chosen: Preset, cache: Path) -> nn.Module:
     few = replace(chosen, settle=replace(chosen.settle, epochs=chosen.settle.start + 2))
     other = network(SEPARATE, 0, folder, few, cache)
     return Renormalised(other, build(name), build(SEPARATE)).eval()
+
+
+def assessed(
+    subjects: Iterable[sl.Candidate], shifts: Iterable[sl.Distribution], folder: Path, **options: Any
+) -> sl.Outcomes:
+    """:func:`shapleaf.assess`, in a file of the folder that these models and distributions share with none.
+
+    So a study that is extended by a method or a corruption does not meet the file of the one before.
+    """
+    models, tests = list(subjects), list(shifts)
+    names = "\n".join([*(one.name for one in models), "", *(one.name for one in tests)])
+    file = folder / f"outcomes-{hashlib.sha256(names.encode()).hexdigest()[:12]}.safetensors"
+    return sl.assess(models, tests, path=file, **options)
+
+
+def positive(text: str) -> int:
+    """A whole number above zero, for the options of a command.
+
+    >>> positive("3")
+    3
+    """
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
+    return int(text)
