@@ -21,6 +21,7 @@ from networks import (
     Data,
     Preset,
     assessed,
+    command,
     data,
     network,
     positive,
@@ -75,9 +76,7 @@ class Study:
         self.chosen: Preset = presets(options.network)[options.preset]
         self.cache: Path = options.cache / options.preset
         self.title = f"{options.network}-{options.preset}"
-        self.command = (
-            f"python papers/lost-in-pruning/cifar10.py --network {options.network} --preset {options.preset}"
-        )
+        self.command = command("cifar10.py", options, parse([]))
         self.data: Data = data(options.network, options.data, self.chosen)
         self._dense: dict[int, nn.Module] = {}
 
@@ -138,17 +137,18 @@ class Study:
             sl.distributions(self.data.test, names=self.options.corruptions),
             self.cache / f"{self.options.network}-outcomes",
         )
-        test = self.data.test
+        test, near = self.data.test, [others[0], others[-1]]  # those of the first network's chains
         few = test.sample(min(self.chosen.noise_images, len(test)), seed=1)
         similarity = sl.noise_similarity(
-            [*others, *self.shown(self.options.methods)],
+            [*near, *self.shown(self.options.methods)],
             few.batches(),
             epsilons=self.chosen.epsilons,
             draws=self.chosen.draws,
         )
         features = sl.heat_map(
-            [*others, *self.shown(self.options.methods[:1])],
+            [*near, *self.shown(self.options.methods[:1])],
             test.sample(min(self.chosen.feature_images, len(test)), seed=2).tensors(),
+            mode=self.chosen.ordering,
         )
         return sl.robustness(outcomes, similarity=similarity, features=features)
 

@@ -11,7 +11,7 @@ import argparse
 import hashlib
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import shapleaf as sl
 from shapleaf import _context
+from shapleaf.evaluation import Fast
 from shapleaf.integrations.datasets import Images, load_data
 from shapleaf.retraining import RECIPES, Cosine, CropFlip, Milestones, Recipe, Retraining, preset
 
@@ -46,6 +47,7 @@ class Preset:
         test_images: to test on.
         noise_images, draws, epsilons: of the comparison under noise.
         feature_images: of which the informative pixels are looked for.
+        ordering: how they are looked for.
     """
 
     images: int
@@ -57,6 +59,7 @@ class Preset:
     draws: int
     epsilons: tuple[float, ...] = tuple(round(0.1 * step, 1) for step in range(8))
     feature_images: int = 20
+    ordering: Fast = field(default_factory=Fast)
 
 
 def presets(network: str) -> dict[str, Preset]:
@@ -185,3 +188,19 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
     return int(text)
+
+
+def command(script: str, options: argparse.Namespace, defaults: argparse.Namespace) -> str:
+    """What to type for the same results: options that are not as by default, without folders of outputs.
+
+    >>> command("a.py", argparse.Namespace(nets=2, voc=Path("x"), out=1), argparse.Namespace(nets=1))
+    'python papers/lost-in-pruning/a.py --nets 2 --voc VOC'
+    """
+    words = ["python", f"papers/lost-in-pruning/{script}"]
+    for name, value in vars(options).items():
+        if name in {"cache", "data", "only", "out", "threads"} or value == getattr(defaults, name, None):
+            continue
+        values = value if isinstance(value, list | tuple) else [value]
+        shown = [name.upper() if isinstance(one, Path) else str(one) for one in values]
+        words += [f"--{name.replace('_', '-')}", *shown]
+    return " ".join(words)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from networks import CACHE, HERE, assessed, positive
+from networks import CACHE, HERE, assessed, command, positive
 from page import write
 from torch import Tensor, nn
 from torch.nn import functional
@@ -34,7 +34,10 @@ from shapleaf.shifts import CORRUPTIONS
 KEEPS = (0.7, 0.5, 0.35, 0.25, 0.15, 0.08)
 METHODS = ("WT", "SiPP", "FT", "PFP", "control")
 IGNORE = 255
+SAMPLE = 128
+"""Images of VOC that decide what is pruned, and are not trained on."""
 SIZE = 32
+"""Height and width of the images with shapes."""
 SHAPES = ("ground", "disc", "square", "triangle")
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -86,8 +89,8 @@ def main(arguments: list[str] | None = None) -> None:
         classes=study.classes,
         ignore=IGNORE,
     )
-    command = "python papers/lost-in-pruning/segmentation.py" + (" --voc DIR" if options.voc else "")
-    write(sl.robustness(outcomes), study.title, command, options.out, cache)
+    told = command("segmentation.py", options, parse([]))
+    write(sl.robustness(outcomes), study.title, told, options.out, cache)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -249,7 +252,8 @@ def voc(options: argparse.Namespace) -> Study:
     load_weights(model, options.weights)
     train, test = (Voc(options.voc, split, options.size) for split in ("train", "val"))
     order = stream(0, "sample").permutation(len(train))
-    sample, rest = (torch.utils.data.Subset(train, part.tolist()) for part in (order[:128], order[128:]))
+    size = min(SAMPLE, len(train) // 2)
+    sample, rest = (torch.utils.data.Subset(train, part.tolist()) for part in (order[:size], order[size:]))
     settings = preset("paper", "voc-deeplabv3")
     return Study(
         title="voc",
