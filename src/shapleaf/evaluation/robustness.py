@@ -9,7 +9,7 @@ from ..records.outcomes import Outcomes
 from ..records.robustness import Robustness
 from ..records.similarity import NoiseSimilarity
 from .calibration import calibration
-from .classes import class_counts
+from .classes import class_counts, class_names
 from .curves import accuracies, agreements
 from .excess import excess_error
 from .potential import prune_potential
@@ -77,6 +77,6 @@ def robustness(
         similarity=similarity,
         features=features,
         classes=class_counts(outcomes) if classified else (),
-        class_names=outcomes.classes,
+        class_names=class_names(outcomes) if classified else outcomes.classes,
         settings={**outcomes.settings, "resamples": f"{resamples:,}", "seed": str(seed)},
     )
