@@ -1,12 +1,25 @@
-"""Outcomes made by hand: models that are wrong on the examples that a test says."""
+"""Models that are functions, and outcomes made by hand: wrong on the examples that a test says."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from shapleaf.records import Observed, Outcomes, Subject
+
+
+class Fn(nn.Module):
+    """A function as a model."""
+
+    def __init__(self, f: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.f = f
+
+    def forward(self, x: Tensor) -> Any:
+        return self.f(x)
 
 
 def seen(

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import shapleaf as sl
+from measured import Fn
 from shapleaf import Candidate, CriterionError, DataError, backselect, heat_map
 from shapleaf.evaluation import Fast
-
-
-class Fn(nn.Module):
-    """A function as a model."""
-
-    def __init__(self, f: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.f = f
-
-    def forward(self, x: Tensor) -> Any:
-        return self.f(x)
 
 
 def net(seed: int) -> nn.Module:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -12,20 +10,10 @@ from scipy import special, stats
 from torch import Tensor, nn
 
 import shapleaf as sl
+from measured import Fn
 from shapleaf import CriterionError, DataError
 from shapleaf.data import Batch
 from shapleaf.evaluation import Lipschitz
-
-
-class Fn(nn.Module):
-    """A function as a model."""
-
-    def __init__(self, f: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.f = f
-
-    def forward(self, x: Tensor) -> Any:
-        return self.f(x)
 
 
 def linear(weight: Tensor) -> nn.Module:

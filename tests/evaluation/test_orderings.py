@@ -13,19 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import shapleaf as sl
+from measured import Fn
 from shapleaf import CriterionError, DataError, backselect
 from shapleaf.evaluation import Fast
-
-
-class Fn(nn.Module):
-    """A function as a model."""
-
-    def __init__(self, f: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.f = f
-
-    def forward(self, x: Tensor) -> Any:
-        return self.f(x)
 
 
 def value(scores: Tensor, labels: Tensor) -> Tensor:

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import shapleaf as sl
+from measured import Fn
 from shapleaf import Candidate, DataError, noise_similarity
 from shapleaf.evaluation.similarity import EPSILONS, noise
-
-
-class Fn(nn.Module):
-    """A function as a model."""
-
-    def __init__(self, f: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.f = f
-
-    def forward(self, x: Tensor) -> Any:
-        return self.f(x)
 
 
 def shifted(by: float) -> nn.Module:

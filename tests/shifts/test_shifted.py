@@ -145,10 +145,10 @@ def test_all_names_by_default():
         ({"names": ["mist"]}, "no corruption is named 'mist'"),
         ({"severities": [0]}, "severity must be 1, 2, 3, 4 or 5"),
         ({"scale": "big"}, "scale must be 'cifar' or 'imagenet'"),
-        ({"names": ["fog", "fog"]}, "two distributions are named fog 3"),
+        ({"names": ["fog", "fog"]}, "two distributions are named 'fog 3'"),
         (
             {"names": [], "noise": [GaussianNoise(0.1), GaussianNoise(0.1, seed=1)]},
-            "are named Gaussian noise 0.1",
+            "are named 'Gaussian noise 0.1'",
         ),
         ({"noise": ["fog"]}, "a shift has a name"),
         ({"attacks": ["fgsm"]}, "an attack has a name and perturb"),
@@ -168,4 +168,3 @@ def test_the_public_names():
     assert sl.distributions is distributions
     assert sl.shifted is shifted
     assert (sl.FGSM, sl.Corruption, sl.GaussianNoise) == (FGSM, Corruption, GaussianNoise)
-    assert sl.CORRUPTIONS == CORRUPTIONS

@@ -14,7 +14,7 @@ from .. import _context
 from .._progress import progress
 from ..data import Batch, batches
 from ..errors import DataError, ShapleafError
-from ..records.outcomes import Observed, Outcomes
+from ..records.outcomes import Observed, Outcomes, named_apart
 from ..shifts import Attack, Distribution
 from .candidates import Candidate, checked
 from .metrics import labels_of, predictions
@@ -94,12 +94,9 @@ def assess(
 
 def _named(distributions: Iterable[Distribution]) -> tuple[Distribution, ...]:
     found = tuple(distributions)
-    names = [one.name for one in found]
     if not found:
         raise DataError("there are no distributions to measure on: pass at least one Distribution.")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"two distributions are named {twice!r}; give each a name of its own.")
+    named_apart("distributions", (one.name for one in found))
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..errors import DataError
-from ..records.outcomes import Role, Subject
+from ..records.outcomes import Role, Subject, named_apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,10 +63,7 @@ def checked(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
     1
     """
     found = tuple(candidates)
-    names = [one.name for one in found]
     if not found:
         raise DataError("there are no models to measure: pass at least one Candidate.")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"two models are named {twice!r}; give each a name of its own.")
+    named_apart("models", (one.name for one in found))
     return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
@@ -15,6 +16,19 @@ from ..errors import DataError
 from ._base import Part, Record
 
 Role = Literal["reference", "pruned", "separate", "control"]
+
+
+def named_apart(kind: str, names: Iterable[str]) -> None:
+    """Refuse things of one name.
+
+    Raises:
+        DataError: two have one.
+
+    >>> named_apart("models", ["dense", "half"])
+    """
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise DataError(f"two {kind} are named {name!r}; give each a name of its own.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -183,13 +197,8 @@ class Outcomes(Record):
     settings: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for kind, names in (
-            ("models", [one.name for one in self.subjects]),
-            ("distributions", [one.distribution for one in self.observed]),
-        ):
-            if len(set(names)) < len(names):
-                twice = next(name for name in names if names.count(name) > 1)
-                raise DataError(f"two {kind} are named {twice!r}; give each a name of its own.")
+        named_apart("models", (one.name for one in self.subjects))
+        named_apart("distributions", (one.distribution for one in self.observed))
         if len({one.overlaps is None for one in self.observed}) > 1:
             raise DataError("some distributions hold segmentations, others do not; put them in two records.")
         for one in self.observed:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data import Batch, batches
 from ..errors import DataError
+from ..records.outcomes import named_apart
 from .attacks import FGSM, PGD
 from .constants import CORRUPTIONS, Scale
 from .corruption import Corruption
@@ -157,8 +158,5 @@ def distributions(
         if isinstance(attack, FGSM | PGD) and attack.mean is None:
             attack = replace(attack, mean=images.mean, std=images.std)  # noqa: PLW2901 - the same, completed
         found.append(Distribution(name=attack.name, data=clean, family="attack", attack=attack))
-    names_found = [one.name for one in found]
-    if len(set(names_found)) < len(names_found):
-        twice = sorted({name for name in names_found if names_found.count(name) > 1})
-        raise DataError(f"two distributions are named {', '.join(twice)}; leave one out.")
+    named_apart("distributions", (one.name for one in found))
     return found
