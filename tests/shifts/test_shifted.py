@@ -1,5 +1,7 @@
 """Shifted data, and suites of distributions."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -129,8 +131,12 @@ def test_the_scale_goes_by_the_size(digits):
 
 
 def test_all_names_by_default():
-    suite = distributions(load_data("digits", split="test", mean=[0.0], std=[1.0]))
-    assert [one.name for one in suite] == ["clean", *(f"{name} 3" for name in CORRUPTIONS)]
+    """But saturation is for colours alone."""
+    gray = load_data("digits", split="test", mean=[0.0], std=[1.0])
+    coloured = replace(gray, shape=(3, 16, 16), mean=(0.0,) * 3, std=(1.0,) * 3)
+    names = ["clean", *(f"{name} 3" for name in CORRUPTIONS)]
+    assert [one.name for one in distributions(coloured)] == names
+    assert [one.name for one in distributions(gray)] == [one for one in names if one != "saturate 3"]
 
 
 @pytest.mark.parametrize(
@@ -162,3 +168,4 @@ def test_the_public_names():
     assert sl.distributions is distributions
     assert sl.shifted is shifted
     assert (sl.FGSM, sl.Corruption, sl.GaussianNoise) == (FGSM, Corruption, GaussianNoise)
+    assert sl.CORRUPTIONS == CORRUPTIONS

@@ -73,6 +73,35 @@ def test_when_all_workers_die_it_says_what_the_last_one_said(study: Study, tmp_p
         spawn(broken, tmp_path, 1, patience=60)
 
 
+def test_a_worker_that_dies_before_it_is_told_what_to_do(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than a pipe holds is written to a process that never reads."""
+    long = replace(study, settings={"seconds": 0.0, "unused": "x" * 2**20})
+    monkeypatch.setattr(sys.modules[spawn.__module__], "_CODE", "raise SystemExit('out of order')")
+    with pytest.raises(DataError, match="all 2 workers died: out of order"):
+        spawn(long, tmp_path, 2, patience=60)
+
+
+def test_when_one_cannot_be_started_the_others_are_stopped(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, begun = sys.modules[spawn.__module__], list[subprocess.Popen[bytes]]()
+    started = module._started
+
+    def start_one(*arguments: object) -> subprocess.Popen[bytes]:
+        if begun:
+            raise OSError("no more processes")
+        begun.append(started(*arguments))
+        return begun[0]
+
+    monkeypatch.setattr(module, "_started", start_one)
+    bind(study, tmp_path)
+    with pytest.raises(OSError, match="no more processes"):
+        spawn(study, tmp_path, 2, patience=60)
+    assert begun[0].poll() is not None
+
+
 def test_an_interruption_stops_the_workers(study: Study, tmp_path: Path) -> None:
     study = replace(study, settings={"seconds": 60.0})
     bind(study, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -38,8 +39,10 @@ def spawn(
     environment = {"OMP_NUM_THREADS": threads} | os.environ | {"SHAPLEAF_QUIET": "1"}
     (folder / "workers").mkdir(parents=True, exist_ok=True)
     logs = [folder / "workers" / f"{os.getpid()}-{number}.log" for number in range(workers)]
-    found = [_started([str(folder), str(patience)], study, environment, log) for log in logs]
+    found = list[subprocess.Popen[bytes]]()
     try:
+        for log in logs:
+            found.append(_started([str(folder), str(patience)], study, environment, log))
         while any(process.poll() is None for process in found):
             seen()
             time.sleep(_POLL)
@@ -67,7 +70,7 @@ def _started(
             command, stdin=subprocess.PIPE, stdout=file, stderr=file, env=environment
         )
     assert process.stdin is not None
-    with process.stdin as pipe:
+    with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # what killed it is in its log
         pipe.write(study.to_json().encode())
     return process
 
