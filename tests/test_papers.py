@@ -607,13 +607,18 @@ def test_voc_is_pruned_and_measured_beside_the_paper(
     assert [row.rpartition(" | ")[2] for row in rows[:2]] == ["58.9 |", "0.0 |"]
 
 
-@pytest.mark.slow
-def test_deeplab_itself_is_pruned_and_measured(
-    segmentation: ModuleType, devkit: Path, monkeypatch: pytest.MonkeyPatch
+def test_deeplab_itself_takes_the_weights_and_learns_from_both_heads(
+    segmentation: ModuleType, devkit: Path
 ) -> None:
-    pytest.importorskip("matplotlib")
     models = pytest.importorskip("torchvision.models.segmentation")
-    monkeypatch.setattr(segmentation, "preset", short_preset)
     model = models.deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=True)
-    page = voc(segmentation, devkit, model, ["WT", "FT"])
-    assert "| FT | " in page
+    torch.save(model.state_dict(), devkit / "weights.pth")
+    command = ["--voc", str(devkit), "--weights", str(devkit / "weights.pth"), "--size", "64"]
+    study = segmentation.voc(segmentation.parse(command))
+    assert [len(part) for part in (study.train, study.sample, study.test.dataset)] == [3, 1, 2]
+    assert len(study.retraining.parts) == 15
+    inputs, labels = study.sample[0]
+    assert study.retraining.recipe.loss is segmentation.pixel_loss
+    segmentation.pixel_loss(study.model(inputs), labels).mean().backward()
+    for head in (study.model.classifier, study.model.aux_classifier):
+        assert all(parameter.grad.abs().sum() > 0 for parameter in head[-1].parameters())
