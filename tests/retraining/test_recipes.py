@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
+from torch import nn
 
 import shapleaf as sl
 from shapleaf.retraining import (
@@ -96,3 +98,11 @@ def test_it_prints_alike_in_every_process() -> None:
 def test_no_such_recipe(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(sl.DataError, match=message):
         Recipe(**wrong)
+
+
+def test_a_recipe_prints_alike_in_every_process() -> None:
+    """Else a training with a loss made by partial would never be gone on with."""
+    smoothed = partial(nn.functional.cross_entropy, label_smoothing=0.1, reduction="none")
+    told = repr(Recipe(epochs=1, loss=smoothed))
+    assert "loss=functools.partial(<function cross_entropy>, label_smoothing=0.1" in told
+    assert " at 0x" not in told

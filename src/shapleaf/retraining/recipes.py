@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
@@ -147,17 +148,21 @@ class Recipe:
 def described(config: Any) -> str:
     """A frozen dataclass as written in Python; it prints alike in every process.
 
-    A function in it is told by its name: it would print with its address.
+    A function in it is told by its name, and of what else prints with its address, this is left out.
 
     >>> described(Milestones((3,))), described(Recipe(epochs=2)).split(", ")[-1]
     ('Milestones(at=(3,), gamma=0.1)', 'loss=shapleaf._context.cross_entropy)')
     """
     told = {one.name: getattr(config, one.name) for one in fields(config)}
     named = {
-        name: f"{value.__module__}.{value.__qualname__}" if hasattr(value, "__qualname__") else repr(value)
+        name: f"{value.__module__}.{value.__qualname__}" if hasattr(value, "__qualname__") else _plain(value)
         for name, value in told.items()
     }
     return f"{type(config).__name__}({', '.join(f'{name}={value}' for name, value in named.items())})"
+
+
+def _plain(value: Any) -> str:
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
