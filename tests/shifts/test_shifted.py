@@ -1,5 +1,7 @@
 """Shifted data, and suites of distributions."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -129,8 +131,12 @@ def test_the_scale_goes_by_the_size(digits):
 
 
 def test_all_names_by_default():
-    suite = distributions(load_data("digits", split="test", mean=[0.0], std=[1.0]))
-    assert [one.name for one in suite] == ["clean", *(f"{name} 3" for name in CORRUPTIONS)]
+    grey = load_data("digits", split="test", mean=[0.0], std=[1.0])
+    colour = replace(grey, shape=(3, 16, 16), mean=(0.0,) * 3, std=(1.0,) * 3)
+    assert [one.name for one in distributions(colour)] == ["clean", *(f"{name} 3" for name in CORRUPTIONS)]
+    assert [one.name for one in distributions(grey)] == [
+        one.name for one in distributions(colour) if one.name != "saturate 3"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_a_pruning_study_is_methods_by_seeds_by_networks(tmp_path: Path) -> None
         "network": "cifar-resnet20",
         "mode": "cascade",
     }
-    assert len(study.settings["shifts"]["corruptions"]) == 19
+    assert "corruptions" not in study.settings["shifts"]  # all that change such images
 
 
 def test_more_methods_seeds_and_networks_leave_the_settings_as_they_are(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +13,13 @@ import pytest
 
 from shapleaf.errors import DataError
 from shapleaf.sweeps import Study, sweep
-from shapleaf.sweeps.processes import _CODE, spawn
+from shapleaf.sweeps.processes import _started, spawn
 from shapleaf.sweeps.study import bind
 from shapleaf.sweeps.working import Book
 
 
 def start(study: Study, folder: Path) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen([sys.executable, "-c", _CODE, str(folder), "60"], stdin=subprocess.PIPE)
-    assert process.stdin is not None
-    with process.stdin as pipe:
-        pipe.write(study.to_json().encode())
-    return process
+    return _started([str(folder), "60"], study, dict(os.environ), folder / "log")
 
 
 def test_two_workers_one_killed_half_way_make_the_table_of_one(study: Study, tmp_path: Path) -> None:
@@ -43,6 +38,9 @@ def test_two_workers_one_killed_half_way_make_the_table_of_one(study: Study, tmp
     victim.kill()
     victim.wait()
     assert other.wait(timeout=60) == 0
+    for process in (victim, other):
+        assert process.stdin is not None
+        process.stdin.close()
     entries = book.journal.entries()
     assert len(entries) == 7  # both enrolled the trials, each of them once, and one again
     assert [entry.state for entry in entries].count("lost") == 1
@@ -86,3 +84,14 @@ def test_an_interruption_stops_the_workers(study: Study, tmp_path: Path) -> None
     pid = int(next((tmp_path / "trials").glob("*/runs.txt")).read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, signal.SIG_DFL)
+
+
+def test_a_worker_ends_with_the_process_that_started_it(study: Study, tmp_path: Path) -> None:
+    study = replace(study, settings={"seconds": 60.0})
+    bind(study, tmp_path)
+    worker = start(study, tmp_path)
+    assert worker.stdin is not None
+    while not any((tmp_path / "trials").glob("*/runs.txt")) and worker.poll() is None:
+        time.sleep(0.01)
+    worker.stdin.close()  # as the system does when that process dies
+    assert worker.wait(timeout=60) == -signal.SIGTERM

@@ -104,7 +104,7 @@ def shifted(
 def distributions(
     images: Normalised,
     *,
-    names: Sequence[str] = CORRUPTIONS,
+    names: Sequence[str] | None = None,
     severities: Sequence[int] = (3,),
     scale: Scale | None = None,
     noise: Sequence[Shift] = (),
@@ -117,7 +117,7 @@ def distributions(
 
     Args:
         images: what ``load_data`` gives; for other batches, use :func:`shifted` for each shift.
-        names: which of ``CORRUPTIONS``; may be empty.
+        names: which of ``CORRUPTIONS``; may be empty. Default: all, of grey images all but ``saturate``.
         severities: of each, 1 to 5.
         scale: see :class:`Corruption`. Default: ``cifar`` up to 64 pixels, else ``imagenet``.
         noise: further shifts, such as ``GaussianNoise(0.1)``.
@@ -141,6 +141,8 @@ def distributions(
         )
     if scale is None:
         scale = "cifar" if max(images.shape[1:]) <= 64 else "imagenet"
+    if names is None:
+        names = [name for name in CORRUPTIONS if name != "saturate" or images.shape[0] > 1]
     corruptions = [Corruption(name, severity, scale, seed) for name in names for severity in severities]
     clean = images.batches()
     changed_data = [shifted(images, shift) for shift in (*corruptions, *noise)]

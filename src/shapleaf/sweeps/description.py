@@ -15,7 +15,7 @@ A study of pruning::
     spec = "cifar10:DIR"
     test = 2000                              # of the test images
 
-    [shifts]                                 # by default all 19 corruptions at severity 3
+    [shifts]                                 # by default all corruptions at severity 3
     corruptions = ["fog", "gaussian_noise"]
     gaussian = [0.1]
 

@@ -75,14 +75,14 @@ class Shifts(_Strict):
     """The distributions to test on, beside the clean test images.
 
     Attributes:
-        corruptions: their names; all 19 by default.
+        corruptions: their names; by default all that change such images.
         severities: of each, 1 to 5.
         scale: ``cifar`` or ``imagenet``; by default as the images' size says.
         gaussian: standard deviations of Gaussian noise, pixels in 0 to 1.
         uniform: largest sizes of uniform noise.
     """
 
-    corruptions: list[str] = Field(default_factory=lambda: list(CORRUPTIONS))
+    corruptions: list[str] | None = None
     severities: list[int] = [3]
     scale: Literal["cifar", "imagenet"] | None = None
     gaussian: list[float] = []
@@ -166,7 +166,7 @@ class Pruning(_Strict):
             )
         for method in self.methods:
             assert METHODS[method]  # which says what there is
-        for name in self.shifts.corruptions:
+        for name in self.shifts.corruptions or ():
             if name not in CORRUPTIONS:
                 raise DataError(f"no corruption is named {name!r}; there are: {', '.join(CORRUPTIONS)}.")
         described = [_described(network) for network in self.networks]
