@@ -47,6 +47,16 @@ def test_the_worst_shift_decides(worst: float, extent: str, remove: float) -> No
 def test_where_nothing_may_be_removed_of_nominal_data_either() -> None:
     found = verdict(potential(pooled("shifted", "shifted", 0.0), nominal=0.0))
     assert [one.extent for one in found.advice] == ["not at all", "not at all"]
+    assert found.notes[0].startswith("Even nominal data allow WT next to nothing. Measure models that are")
+    assert not any("If unexpected shifts may occur" in note for note in found.notes)
+
+
+def test_shifts_that_allow_more_than_nominal_data_do_not_make_it_worth_while() -> None:
+    found = verdict(potential(pooled("shifted", "shifted", 0.3), nominal=0.05)).advice[1]
+    assert (found.extent, found.remove) == ("not at all", 0.0)
+    assert "nominal data allow only 5 % of the parameters to be removed, where shifted 3 allows 30 %" in (
+        found.sentence
+    )
 
 
 def test_rules_are_parameters() -> None:

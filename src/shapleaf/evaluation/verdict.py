@@ -20,7 +20,8 @@ class Rules:
 
     Args:
         full: prune fully if the worst distribution leaves at least this share of the nominal potential.
-        least: do not prune at all if the worst distribution allows less than this share of the parameters.
+        least: do not prune at all if the worst distribution, or nominal data, allow less than this share of
+            the parameters.
         wide: an interval of a potential wider than this share of the parameters is called uncertain.
 
     Raises:
@@ -41,7 +42,7 @@ class Rules:
 
     def extent(self, worst: float, nominal: float) -> Extent:
         """How far to prune where the worst distribution allows ``worst``, and nominal data ``nominal``."""
-        if worst < self.least - _EXACT:
+        if min(worst, nominal) < self.least - _EXACT:
             return "not at all"
         return "fully" if worst >= self.full * nominal - _EXACT else "moderately"
 
@@ -60,7 +61,7 @@ def verdict(
     include shifts in training to be able to prune more. What decides is the potential on the worst of the
     distributions expected (w) against that on nominal data (n), averaged over nets:
 
-    * **not at all**: ``w < rules.least``;
+    * **not at all**: ``w < rules.least``, or ``n < rules.least``;
     * **fully**: ``w >= rules.full * n``; remove what both allow, ``min(w, n)``;
     * **moderately**: between these; remove ``w``.
 
@@ -151,7 +152,12 @@ def _sentence(one: Advice, rules: Rules) -> str:
     where = {"nominal": "data as in training only", "shifted": "all shifts measured"}
     start = f"{one.method or 'pruning'}, {where.get(one.expected, f'shifts of {one.expected}')}: "
     ends = f"95 % interval {100 * one.low:.3g} to {_percent(one.high)}"
-    if one.extent == "not at all":
+    if one.extent == "not at all" and one.nominal < one.worst:
+        text = (
+            f"{start}do not prune at all; nominal data allow only {_percent(one.nominal)} of the parameters "
+            f"to be removed, where {one.weakest} allows {_percent(one.worst)} ({ends})"
+        )
+    elif one.extent == "not at all":
         text = (
             f"{start}do not prune at all; on {one.weakest} only {_percent(one.worst)} of the "
             f"parameters may be removed ({ends})"
@@ -180,9 +186,17 @@ def _sentence(one: Advice, rules: Rules) -> str:
 
 def _guidelines(advice: list[Advice]) -> Iterator[str]:
     """What to do about it, for all methods together."""
+    if not any(one.expected == "shifted" for one in advice):
+        yield "No shifts were measured, so nothing is known about data unlike those of training."
+    spent = {one.method for one in advice if one.expected == "nominal" and one.extent == "not at all"}
+    if spent:
+        yield (
+            f"Even nominal data allow {', '.join(name or 'pruning' for name in sorted(spent))} next to nothing. "
+            "Measure models that are pruned less or trained again afterwards, or allow more error (delta)."
+        )
+    advice = [one for one in advice if one.method not in spent]
     shifted = [one for one in advice if one.expected == "shifted"]
     if not shifted:
-        yield "No shifts were measured, so nothing is known about data unlike those of training."
         return
     low = min(shifted, key=lambda one: one.worst)
     if all(one.extent == "fully" for one in shifted):
