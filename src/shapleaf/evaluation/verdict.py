@@ -190,8 +190,9 @@ def _guidelines(advice: list[Advice]) -> Iterator[str]:
         yield "No shifts were measured, so nothing is known about data unlike those of training."
     spent = {one.method for one in advice if one.expected == "nominal" and one.extent == "not at all"}
     if spent:
+        names = ", ".join(name or "pruning" for name in sorted(spent))
         yield (
-            f"Even nominal data allow {', '.join(name or 'pruning' for name in sorted(spent))} next to nothing. "
+            f"Even nominal data allow {names} next to nothing. "
             "Measure models that are pruned less or trained again afterwards, or allow more error (delta)."
         )
     advice = [one for one in advice if one.method not in spent]
