@@ -26,7 +26,7 @@ def test_o24_no_draw_is_repeated_across_epochs(photos):
     severities, found = [], []
     for epoch in range(30):
         severities.append(mix.drawn((7,), epoch)[0][1])
-        found.append(mix.apply(images, (7,), epoch))
+        found.append(mix(images, (7,), epoch))
     assert set(severities) == set(range(6))
     for first in range(30):
         for second in range(first):
@@ -40,18 +40,18 @@ def test_o24_no_draw_is_repeated_across_epochs(photos):
 def test_o24_draws_do_not_depend_on_workers(photos):
     images, ids = photos(12), (31, 4, 15, 9, 26, 5, 35, 8, 97, 93, 2, 38)
     mix = CorruptionMix()
-    whole = mix.apply(images, ids, epoch=3)
-    workers = [mix.apply(images[rank::3], ids[rank::3], epoch=3) for rank in range(3)]
+    whole = mix(images, ids, epoch=3)
+    workers = [mix(images[rank::3], ids[rank::3], epoch=3) for rank in range(3)]
     for rank in range(3):
         assert torch.equal(workers[rank], whole[rank::3])
-    assert not torch.equal(mix.apply(images, ids, epoch=4), whole)
-    assert not torch.equal(CorruptionMix(seed=1).apply(images, ids, epoch=3), whole)
+    assert not torch.equal(mix(images, ids, epoch=4), whole)
+    assert not torch.equal(CorruptionMix(seed=1)(images, ids, epoch=3), whole)
 
 
 def test_images_become_what_was_drawn(photos):
     images = photos(40)
     mix = CorruptionMix(("contrast", "pixelate"), scale="imagenet")
-    found = mix.apply(images, range(40), epoch=0)
+    found = mix(images, range(40), epoch=0)
     for place, (name, severity) in enumerate(mix.drawn(range(40), epoch=0)):
         image = images[place : place + 1]
         expected = Corruption(name, severity, "imagenet").apply(image, (place,)) if severity else image
@@ -63,8 +63,8 @@ def test_normalised_images_stay_normalised(photos):
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     wide = [torch.tensor(value).view(3, 1, 1) for value in (mean, std)]
     inputs = (images - wide[0]) / wide[1]
-    found = CorruptionMix(mean=mean, std=std).apply(inputs, range(20), epoch=0)
-    expected = (CorruptionMix().apply(images, range(20), epoch=0) - wide[0]) / wide[1]
+    found = CorruptionMix(mean=mean, std=std)(inputs, range(20), epoch=0)
+    expected = (CorruptionMix()(images, range(20), epoch=0) - wide[0]) / wide[1]
     assert torch.allclose(found, expected, atol=1e-5)
     clean = [place for place, choice in enumerate(CorruptionMix().drawn(range(20), 0)) if choice[1] == 0]
     assert clean
@@ -93,6 +93,6 @@ def test_what_is_no_mix(options, message):
 
 def test_what_cannot_be_mixed(photos):
     with pytest.raises(DataError, match="received 2 images and 1 ids"):
-        CorruptionMix().apply(photos(2), (0,), epoch=0)
+        CorruptionMix()(photos(2), (0,), epoch=0)
     with pytest.raises(DataError, match=r"\[0, 1\]"):
-        CorruptionMix().apply(photos(2) * 4 - 2, (0, 1), epoch=0)
+        CorruptionMix()(photos(2) * 4 - 2, (0, 1), epoch=0)

@@ -18,11 +18,12 @@ from .normalisation import Normalisation
 
 @dataclass(frozen=True, slots=True)
 class CorruptionMix:
-    """Augmentation by corruptions, as for the robust training of "Lost in Pruning" (Liebenwein et al. 2021).
+    """Corruptions as an augmentation: the robust training of "Lost in Pruning" (Liebenwein et al. 2021).
 
     For each image and epoch a corruption is drawn from ``names`` and a severity from 0 to 5, all equally
     likely; 0 leaves the image as it is. Both, and all that the corruption draws, come from a stream named by
     the epoch and the image's id: nothing is drawn twice, by whatever worker, and a run can be repeated.
+    Meant for :class:`Recipe`; with crops and flips, by ``shapleaf.retraining.Compose``.
 
     Args:
         names: of the corruptions. ``MIX1``, the default, is what the paper trains with; it tests on the
@@ -38,7 +39,7 @@ class CorruptionMix:
 
     >>> mix = CorruptionMix(("contrast", "fog"))
     >>> images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    >>> tuple(mix.apply(images, ids=(0, 1, 2, 3), epoch=0).shape)
+    >>> tuple(mix(images, ids=(0, 1, 2, 3), epoch=0).shape)
     (4, 3, 32, 32)
     >>> mix.drawn(ids=(0, 1, 2, 3), epoch=0)
     [('fog', 4), ('contrast', 3), ('contrast', 4), ('fog', 2)]
@@ -66,7 +67,7 @@ class CorruptionMix:
             for k, severity in zip(which, draws.integers(0, 6).tolist(), strict=True)
         ]
 
-    def apply(self, images: Tensor, ids: Sequence[int], epoch: int) -> Tensor:
+    def __call__(self, images: Tensor, ids: Sequence[int], epoch: int) -> Tensor:
         """The images of a batch as they are trained on in an epoch.
 
         Args:
