@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from .._table import count
 from ..errors import CriterionError, DataError
 from ..records.excess import ExcessError, Slope
 from ..records.potential import Pooled, Potential, Scope
 from ..records.verdict import Advice, Extent, Verdict
 
+_FEW = 5  # models of which a slope is uncertain whatever its interval says
 _EXACT = 1e-9  # shares are means of floats: this little less counts as equal
 
 
@@ -226,6 +228,7 @@ def _excess(excess: ExcessError | None) -> Iterator[str]:
 
 def _line(one: Slope) -> str:
     ends = f"95 % interval {10 * one.low:+.2f} to {10 * one.high:+.2f}"
+    ends += f", of only {count(one.points, 'model')}" if one.points < _FEW else ""
     text = (
         f"{one.method or 'pruning'}: for every tenth of the parameters removed, shifts add "
         f"{10 * one.value:+.2f} points of error to what they add without pruning ({ends})"
