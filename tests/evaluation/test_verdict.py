@@ -155,6 +155,9 @@ def test_excess_error_is_told_with_its_interval() -> None:
         "without pruning (95 % interval +0.10 to +0.30)."
     )
     assert notes[2].endswith("which cannot be told from 0.")
+    few = Slope(method="WT", value=0.02, low=0.02, high=0.02, points=2)
+    said = verdict(potential(), ExcessError(slopes=(few,))).notes[1]
+    assert said.endswith("(95 % interval +0.20 to +0.20, of only 2 models).")
 
 
 def test_from_measurements_to_sentences() -> None:

@@ -238,11 +238,12 @@ def _line(one: Slope) -> str:
 
 def _doubts(potential: Potential, advice: list[Advice]) -> Iterator[str]:
     """How sure all of this is."""
-    unsure = [f"{one.method or 'pruning'} ({one.expected})" for one in advice if not one.certain]
+    unsure = dict[str, list[str]]()
+    for one in advice:
+        if not one.certain:
+            unsure.setdefault(one.method or "pruning", []).append(one.expected)
     if unsure:
-        yield (
-            f"Not certain: {', '.join(unsure)}. More test examples narrow the intervals, four times as many "
-            "by half."
-        )
+        names = ", ".join(f"{method} ({', '.join(where)})" for method, where in unsure.items())
+        yield (f"Not certain: {names}. More test examples narrow the intervals, four times as many by half.")
     if any(one.nets == 1 for one in potential.pooled):
         yield "One network was measured; how much another of the same kind may lose is not known."
