@@ -345,3 +345,40 @@ def test_committed_backselect_is_near_and_cheap() -> None:
     deep = found["resnet20"]
     assert deep["modes"][default]["overlap"] < deep["again"]["overlap"] < 0.35
     assert min(found[name]["again"]["overlap"] for name in ("digits", "mnist")) > 0.85
+
+
+@pytest.mark.data
+def test_the_robustness_suite_at_toy_size(
+    script: Callable[[str], ModuleType], shared: Path, tmp_path: Path
+) -> None:
+    benchmark, path = script("robustness"), tmp_path / "robustness.json"
+    command = ["--images", "10", "--data", str(shared), "--out", str(tmp_path), "--cache", str(tmp_path)]
+    command += ["--corruptions", "contrast"]
+
+    def run() -> dict[str, Any]:
+        benchmark.main(command)
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    found = run()
+    times = found["distributions"]
+    assert [*times] == ["clean", *(f"contrast {severity}" for severity in (1, 2, 3, 4, 5))]
+    assert min(one[part]["wall"] for one in times.values() for part in ("making", "running")) > 0
+    assert {*found["accuracy"]} == {"dense", "WT 0.5"}
+    assert found["accuracy"]["dense"]["clean"] >= 50
+    page = (tmp_path / "robustness.md").read_text()
+    assert "6 distributions of 10 CIFAR-10 images" in page
+    making = sum(1000 * times[f"contrast {severity}"]["making"]["cpu"] / 10 for severity in (1, 2, 3, 4, 5))
+    (row,) = (line.split(" | ")[1:6] for line in page.splitlines() if line.startswith("| contrast"))
+    assert sum(map(float, row)) == pytest.approx(making, abs=3e-3)
+
+    # The second run measures nothing again; but what was predicted without its times is.
+    assert run()["distributions"] == times
+    found["distributions"] = {"clean": times["clean"]}
+    path.write_text(json.dumps(found))
+    again = run()["distributions"]
+    assert [*again] == [*times]
+    assert again["clean"] != times["clean"]
+
+    with pytest.raises(SystemExit, match="remove it"):
+        benchmark.main([*command, "--images", "11"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import shapleaf as sl
-from shapleaf import cli
+from shapleaf import _commands, cli
 from shapleaf.demo import network, train
 from shapleaf.errors import DataError
 from shapleaf.integrations.datasets import load_data
@@ -146,6 +148,61 @@ def test_the_pruned_models_are_what_evaluate_measures(home: Path, tmp_path: Path
 def test_mistakes_of_assess(home: Path, tmp_path: Path, more: tuple[str, ...], said: str) -> None:
     with pytest.raises(DataError, match=said):
         run(*words(home, tmp_path, *more))
+
+
+def test_a_cycle_of_a_net_by_another_name(home: Path, tmp_path: Path) -> None:
+    """As those of a sweep are called; there is one reference, so what is pruned is pruned from it."""
+    shutil.copytree(home / "cycle", tmp_path / "cycle")
+    found = sl.Cycle.load(tmp_path / "cycle" / "cycle.safetensors")
+    replace(found, net="a, seed 0").save(tmp_path / "cycle" / "cycle.safetensors")
+    data = ("--data", "digits", "--weights", home / "0.safetensors", "--test", 30)
+    more = ("--corruption", "none", "--draws", 0, "-q", "-o", tmp_path / "out")
+    run("assess", MODEL, tmp_path / "cycle", *data, *more)
+    assert {one.net for one in sl.Outcomes.load(tmp_path / "out" / "outcomes.safetensors").subjects} == {"0"}
+    with pytest.raises(DataError, match=r"several networks \(0, a, seed 0\); measure each on its own"):
+        run("assess", MODEL, tmp_path / "cycle", home / "cycle", *data, *more)
+
+
+def test_a_sweep_whose_unpruned_trial_failed_has_no_report(tmp_path: Path) -> None:
+    """Its table is there; there is nothing to compare with."""
+    labels = torch.zeros(4, dtype=torch.int64)
+    subjects = [("dense", "a", "reference"), ("half", "a", "pruned"), ("other", "b", "pruned")]
+    seen = sl.records.Observed(
+        distribution="clean", nominal=True, labels=labels, predicted=labels.expand(3, 4).clone(),
+        confidence=torch.ones(3, 4),
+    )  # fmt: skip
+    made = [sl.records.Subject(name=n, net=net, role=role, removed=0.5) for n, net, role in subjects]
+    outcomes = sl.Outcomes(subjects=tuple(made), observed=(seen,))
+    found = sl.Sweep.of("t", [{"x": 1}], outcomes)
+    assert _commands._reported(found, tmp_path) == tmp_path / "sweep.csv"
+    kept = sl.Outcomes(subjects=tuple(made[:2]), observed=(replace(seen, predicted=seen.predicted[:2],
+                       confidence=seen.confidence[:2]),))  # fmt: skip
+    assert _commands._reported(sl.Sweep.of("t", [{"x": 1}], kept), tmp_path) == tmp_path / "report.html"
+
+
+def test_what_assess_measured_before_a_mistake_is_kept(home: Path, tmp_path: Path) -> None:
+    """Saturation is for colours; the distributions before it are not measured again."""
+    path = tmp_path / "outcomes.safetensors"
+    with pytest.raises(DataError, match="distribution 'saturate 3': saturate changes colours"):
+        run(*words(home, tmp_path, "--draws", 0, "--corruption", "saturate", "-q"))
+    kept = sl.Outcomes.load(path)
+    assert [one.distribution for one in kept.observed] == ["clean", "contrast 3"]
+    before = path.stat().st_mtime_ns
+    run(*words(home, tmp_path, "--draws", 0, "-q"))
+    assert path.stat().st_mtime_ns == before
+    assert sl.Report.load(tmp_path / "report.safetensors").robustness is not None
+
+
+def test_assess_of_networks_that_cannot_be_measured(home: Path, tmp_path: Path) -> None:
+    sick = sl.retraining.checkpoints.read(home / "1.safetensors")
+    sick["0.weight"].fill_(float("nan"))
+    save_file(sick, tmp_path / "nan.safetensors")
+    with pytest.raises(DataError, match="'clean': model 'separate': the output for example 0 is NaN"):
+        run(*words(home, tmp_path / "out", "--separate", tmp_path / "nan.safetensors", "-q"))
+    sick["13.weight"], sick["13.bias"] = sick["13.weight"][:5].clone(), sick["13.bias"][:5].clone()
+    save_file(sick, tmp_path / "few.safetensors")
+    with pytest.raises(DataError, match="does not fit the model: 13.bias is .* num_classes=5"):
+        run(*words(home, tmp_path / "out", "--separate", tmp_path / "few.safetensors", "-q"))
 
 
 def test_sweep_runs_a_study_and_runs_nothing_the_second_time(home: Path, tmp_path: Path) -> None:

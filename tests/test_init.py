@@ -1,7 +1,10 @@
 """The public face: every name resolves, and importing it costs nothing."""
 
+import ast
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,20 @@ import shapleaf as sl
 def test_every_public_name_resolves(name: str) -> None:
     assert getattr(sl, name) is not None
     assert name in dir(sl)
+
+
+def test_scripts_use_names_that_are_there() -> None:
+    """Of papers, benchmarks and examples, whose tests do not run every line."""
+    root = Path(__file__).parents[1]
+    scripts = [
+        path for folder in ("papers", "benchmarks", "examples") for path in (root / folder).rglob("*.py")
+    ]
+    assert len(scripts) > 10
+    for script in scripts:
+        for node in ast.walk(ast.parse(script.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "sl":
+                package = importlib.util.find_spec(f"shapleaf.{node.attr}")
+                assert package or hasattr(sl, node.attr), f"{script.name}, line {node.lineno}: sl.{node.attr}"
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
+import dataclasses
+import doctest
 import importlib
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional
+
+import shapleaf as sl
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "papers" / "shapley-pruning"
+LOST = ROOT / "papers" / "lost-in-pruning"
 
 
-def script(name: str) -> Any:
+def script(name: str, study: Path = STUDY) -> Any:
     """A fixture of that name: the module of the study."""
 
     @pytest.fixture(name=name)
     def load(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-        monkeypatch.syspath_prepend(str(STUDY))
+        monkeypatch.syspath_prepend(str(study))
         return importlib.import_module(name)
 
     return load
@@ -29,6 +38,12 @@ def script(name: str) -> Any:
 
 models, toy, low_data, layerwise = map(script, ("models", "toy", "low_data", "layerwise"))
 untrained, finetuning = map(script, ("untrained", "finetuning"))
+networks, cifar10, segmentation = (script(name, LOST) for name in ("networks", "cifar10", "segmentation"))
+
+
+def test_scripts_that_one_session_may_import_have_names_of_their_own() -> None:
+    names = [path.stem for folder in ("papers/*", "benchmarks") for path in ROOT.glob(f"{folder}/*.py")]
+    assert sorted(names) == sorted({*names})
 
 
 @pytest.mark.parametrize(
@@ -354,3 +369,256 @@ def test_committed_tables_are_of_the_committed_results(
     monkeypatch.syspath_prepend(str(STUDY))
     found = json.loads((STUDY / json_).read_text())
     assert (STUDY / text).read_text() == importlib.import_module(name).markdown(found) + "\n"
+
+
+def tiny(networks: ModuleType) -> Any:
+    """A preset that is over in seconds."""
+    from shapleaf.evaluation import Fast
+    from shapleaf.retraining import Retraining
+
+    small = networks.presets("resnet20")["minutes"]
+    short = dataclasses.replace(small.settle, epochs=1, batch=8)
+    return dataclasses.replace(
+        small,
+        images=8,
+        settle=short,
+        scratch=short,
+        retraining=Retraining(keeps=(0.6,), recipe=short),
+        test_images=16,
+        noise_images=4,
+        draws=1,
+        epsilons=(0.0, 0.2),
+        feature_images=1,
+        ordering=Fast(256, 0),
+    )
+
+
+def no_step(*_: Any, **__: Any) -> None:
+    raise AssertionError("nothing should be trained")
+
+
+@pytest.mark.data
+def test_pruned_networks_are_measured_beside_the_paper_and_chains_are_resumed(
+    networks: ModuleType,
+    cifar10: ModuleType,
+    shared: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(cifar10, "presets", lambda _: {"minutes": tiny(networks)})
+    command = ["--preset", "minutes", "--methods", "FT", "control", "--corruptions", "fog", "contrast"]
+    command += ["--data", str(shared), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+
+    cifar10.main(command)
+    page = (tmp_path / "out" / "RESULTS-resnet20-minutes.md").read_text()
+    assert "cifar10.py --preset minutes --methods FT control --corruptions fog contrast`" in page
+    rows = [line for line in page.splitlines() if line.startswith("| FT | ")]
+    assert rows[0].endswith(" | 52.1 |")  # the talk's
+    assert any(row.endswith(" at 40.1 |") for row in rows)  # an accuracy, and how much was removed
+    assert {"| clean | ", "| fog 3 | ", "| separate | ", "| control 0.6 net 0 | "} <= {
+        line[: line.index(" | ") + 3] for line in page.splitlines() if line.startswith("| ")
+    }
+    assert "102 of 1024 pixels are left, mean of 1 images" in page
+    for figure in re.findall(r"\]\((.*svg)\)", page):
+        assert "<svg" in (tmp_path / "out" / figure).read_text()
+    large = {path.name for path in (tmp_path / "cache" / "minutes").glob("r*.*")}
+    assert large == {"report-resnet20-minutes.html", "robustness-resnet20-minutes.safetensors"}
+
+    # Nothing is trained again, though a distribution is added; what was measured is read.
+    monkeypatch.setattr(torch.optim.SGD, "step", no_step)
+    study = cifar10.Study(cifar10.parse(command))
+    kept = [one.removed for one in study.pruned()]
+    assert kept == [pytest.approx(0.4, abs=0.005), 0.0]
+    assert [one.role for one in study.others()] == ["reference", "separate"]
+    assert [one.name for one in study.shown(("FT", "control"))] == ["FT 0.6 net 0", "control 0.6 net 0"]
+
+
+@pytest.mark.data
+def test_no_image_decides_and_trains_and_tests(networks: ModuleType, shared: Path) -> None:
+    data = networks.data("resnet20", shared, tiny(networks))
+    assert [len(part) for part in (data.train, data.sample, data.test)] == [8, 183, 16]
+    assert not {*data.train.ids.tolist()} & {*data.sample.ids.tolist()}
+
+
+def test_presets_differ_in_how_much_is_done_alone(networks: ModuleType) -> None:
+    assert doctest.testmod(networks).failed == 0
+    for name, retrains in (("resnet20", 23), ("vgg16", 20)):
+        found = networks.presets(name)
+        assert [len(one.retraining.parts) for one in found.values()] == [3, 10, retrains]
+        made = networks.build(name)
+        fills = {recipe.augment.fill for one in found.values() for recipe in (one.settle, one.scratch)}
+        assert fills == {tuple(-mean / std for mean, std in zip(made.mean, made.std, strict=True))}
+    with pytest.raises(argparse.ArgumentTypeError, match="'0' is not a whole number above zero"):
+        networks.positive("0")
+
+
+def test_the_yardstick_sees_images_normalised_as_it_was_trained(networks: ModuleType) -> None:
+    given, wanted = networks.build("resnet20"), networks.build("resnet56")
+    wanted = dataclasses.replace(wanted, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0))
+    black = torch.tensor([-mean / std for mean, std in zip(given.mean, given.std, strict=True)])
+    seen = networks.Renormalised(torch.nn.Identity(), given, wanted)(black.view(1, 3, 1, 1))
+    torch.testing.assert_close(seen.flatten(), torch.tensor([-0.1, -0.1, -0.075]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("option", ["--threads=0", "--corruptions=rain", "--methods=ThiNet"])
+def test_bad_options_are_refused_before_anything_runs(
+    cifar10: ModuleType, segmentation: ModuleType, option: str
+) -> None:
+    for module in (cifar10, segmentation):
+        with pytest.raises(SystemExit, match="2"):
+            module.main([option])
+
+
+def test_the_loss_of_pixels_is_torchs_on_those_that_count(segmentation: ModuleType) -> None:
+    scores, aux = torch.randn(3, 5, 4, 6), torch.randn(3, 5, 4, 6)
+    target = torch.randint(0, 5, (3, 4, 6))
+    target[0, 0], target[1, 2:] = segmentation.IGNORE, segmentation.IGNORE
+    plain, helped = (
+        torch.stack(
+            [functional.cross_entropy(s[i : i + 1], target[i : i + 1], ignore_index=255) for i in range(3)]
+        )
+        for s in (scores, aux)
+    )
+    torch.testing.assert_close(segmentation.pixel_loss(scores, target), plain)
+    torch.testing.assert_close(segmentation.pixel_loss({"out": scores}, target), plain)
+    both = segmentation.pixel_loss({"out": scores, "aux": aux}, target)
+    torch.testing.assert_close(both, plain + helped / 2)
+    target[2] = segmentation.IGNORE
+    assert segmentation.pixel_loss(scores, target)[2] == 0
+
+
+def test_shapes_are_drawn_by_their_number_and_labelled_where_they_are(segmentation: ModuleType) -> None:
+    images, labels = segmentation.drawn("train", 40)
+    again, few = segmentation.drawn("train", 3)
+    assert (images.shape, labels.shape, labels.dtype) == ((40, 3, 32, 32), (40, 32, 32), torch.int64)
+    assert torch.equal(images[:3], again)
+    assert torch.equal(labels[:3], few)
+    assert not torch.equal(images[:3], segmentation.drawn("test", 3)[0])
+    assert labels.unique().tolist() == [0, 1, 2, 3, segmentation.IGNORE]
+    assert -2 <= images.min() < images.max() <= 2  # [0, 1], normalised
+    # The ground has one colour but for noise; a shape has another.
+    ground = torch.stack([image[:, label == 0].mean(1) for image, label in zip(images, labels, strict=True)])
+    far = (images - ground[:, :, None, None]).abs().amax(1)
+    assert far[labels == 0].quantile(0.99) < 0.9 < far[(labels > 0) & (labels < 255)].median()
+
+    disc, square, triangle = (segmentation._DISTANCES[kind] for kind in (1, 2, 3))
+    assert disc(3.0, 4.0) == 5
+    assert square(-3.0, 4.0) == square(4.0, 0.0) == 4
+    corners = [triangle(down, right) for down, right in ((-2.0, 0.0), (1.0, 1.0), (1.0, -1.0))]
+    assert corners == [1, 1, 1]
+
+
+def test_shapes_are_pruned_measured_and_resumed(
+    segmentation: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    command = "--images 32 --test-images 10 --epochs 1 --width 4 --keeps 0.5 --methods WT FT control".split()
+    command += ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out"), "--corruptions", "fog"]
+    segmentation.main(command)
+    page = (tmp_path / "out" / "RESULTS-shapes.md").read_text()
+    assert "mean IoU at % of the parameters removed" in page
+    assert "| control 0.5 net 0 | " in page
+    record = sl.Robustness.load(tmp_path / "cache" / "shapes" / "robustness-shapes.safetensors")
+    assert [one.role for one in record.subjects] == ["reference", "pruned", "pruned", "control"]
+    assert 0.5 <= record.subjects[1].removed < 0.51
+
+    monkeypatch.setattr(torch.optim.SGD, "step", no_step)
+    segmentation.main([*command, "contrast"])
+    assert "| contrast 3 | " in (tmp_path / "out" / "RESULTS-shapes.md").read_text()
+    assert len([*(tmp_path / "cache" / "shapes").glob("outcomes-*")]) == 2
+
+
+class Heads(torch.nn.Module):
+    """As DeepLabV3 answers, from a network of three convolutions."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        assert options == {"weights": None, "weights_backbone": None, "num_classes": 21, "aux_loss": True}
+        self.backbone = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3, 4, padding=1), torch.nn.BatchNorm2d(8), torch.nn.ReLU()
+        )
+        self.classifier, self.aux = torch.nn.Conv2d(8, 21, 1), torch.nn.Conv2d(8, 21, 1)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen = self.backbone(x)
+        heads = {"out": self.classifier(seen), "aux": self.aux(seen)}
+        return {name: functional.interpolate(head, size=x.shape[2:]) for name, head in heads.items()}
+
+
+@pytest.fixture
+def devkit(tmp_path: Path) -> Path:
+    """VOC's folders with eight small photographs; their label maps have palettes, and borders of 255."""
+    image = pytest.importorskip("PIL.Image")
+    folder, rng = tmp_path / "VOC2012", np.random.default_rng(0)
+    for name in ("ImageSets/Segmentation", "JPEGImages", "SegmentationClass"):
+        (folder / name).mkdir(parents=True)
+    names = [f"2007_{number:06d}" for number in range(8)]
+    for split, part in (("train", names[:6]), ("val", names[6:])):
+        (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(part) + "\n")
+    for name in names:
+        photo = image.fromarray(rng.integers(0, 256, (64, 96, 3), np.uint8))
+        photo.save(folder / "JPEGImages" / f"{name}.jpg")
+        classes = np.zeros((64, 96), np.uint8)
+        classes[:, 30:50], classes[:, 50:52], classes[:, 52:] = 15, 255, 20
+        labels = image.fromarray(classes, "P")
+        labels.putpalette([value for k in range(256) for value in (k, 255 - k, 7 * k % 256)])
+        labels.save(folder / "SegmentationClass" / f"{name}.png")
+    return folder
+
+
+def test_label_maps_of_voc_are_read_as_numbers_of_classes(segmentation: ModuleType, devkit: Path) -> None:
+    inputs, labels = segmentation.Voc(devkit, "val", 64)[1]
+    assert (inputs.shape, labels.shape, labels.dtype) == ((3, 64, 64), (64, 64), torch.int64)
+    # The centre: 16 columns on either side are gone.
+    assert labels[5].tolist() == [0] * 14 + [15] * 20 + [255] * 2 + [20] * 28
+    half = segmentation.Voc(devkit, "val", 32)[1][1]
+    assert {*half.unique().tolist()} == {0, 15, 20, 255}  # nothing in between, as colours would have
+    with pytest.raises(SystemExit, match="takes the folder VOC2012 of the devkit"):
+        segmentation.Voc(devkit, "test", 64)
+    with pytest.raises(SystemExit, match="--voc needs --weights"):
+        segmentation.main(["--voc", str(devkit)])
+
+
+def voc(segmentation: ModuleType, devkit: Path, model: torch.nn.Module, methods: list[str]) -> str:
+    """The page of a run on the devkit, from the weights that the model has."""
+    torch.save(model.state_dict(), devkit / "weights.pth")
+    command = ["--voc", str(devkit), "--weights", str(devkit / "weights.pth"), "--size", "64"]
+    command += ["--cache", str(devkit / "cache"), "--out", str(devkit / "out")]
+    segmentation.main([*command, "--corruptions", "fog", "--keeps", "0.8", "--methods", *methods])
+    return (devkit / "out" / "RESULTS-voc.md").read_text()
+
+
+def short_preset(*_: str) -> Any:
+    return sl.Retraining(keeps=(0.5,), retrains=1, recipe=sl.Recipe(epochs=1, batch=3, lr=0.01))
+
+
+def test_voc_is_pruned_and_measured_beside_the_paper(
+    segmentation: ModuleType, devkit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for extra in ("matplotlib", "torchvision"):
+        pytest.importorskip(extra)
+    monkeypatch.setattr("torchvision.models.segmentation.deeplabv3_resnet50", Heads)
+    monkeypatch.setattr(segmentation, "preset", short_preset)
+    model = Heads(weights=None, weights_backbone=None, num_classes=21, aux_loss=True)
+    page = voc(segmentation, devkit, model, ["WT", "FT"])
+    assert "segmentation.py --voc VOC --weights WEIGHTS --size 64 --keeps 0.8 " in page
+    rows = [line for line in page.splitlines() if line.startswith(("| WT | ", "| FT | "))]
+    assert [row.rpartition(" | ")[2] for row in rows[:2]] == ["58.9 |", "0.0 |"]
+
+
+def test_deeplab_itself_takes_the_weights_and_learns_from_both_heads(
+    segmentation: ModuleType, devkit: Path
+) -> None:
+    models = pytest.importorskip("torchvision.models.segmentation")
+    model = models.deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=True)
+    torch.save(model.state_dict(), devkit / "weights.pth")
+    command = ["--voc", str(devkit), "--weights", str(devkit / "weights.pth"), "--size", "64"]
+    study = segmentation.voc(segmentation.parse(command))
+    assert [len(part) for part in (study.train, study.sample, study.test.dataset)] == [3, 1, 2]
+    assert len(study.retraining.parts) == 15
+    inputs, labels = study.sample[0]
+    assert study.retraining.recipe.loss is segmentation.pixel_loss
+    segmentation.pixel_loss(study.model(inputs), labels).mean().backward()
+    for head in (study.model.classifier, study.model.aux_classifier):
+        assert all(parameter.grad.abs().sum() > 0 for parameter in head[-1].parameters())

@@ -219,7 +219,7 @@ def test_o7_uniform_fractions_of_a_chain() -> None:
         assert plan.after.params == sum(p.numel() for p in pruned.parameters()) == size
 
 
-def test_o13_random_filters_are_kept_with_the_same_frequency() -> None:
+def test_o13_h1_random_filters_are_kept_with_the_same_frequency() -> None:
     """On convolutions, where the reference code fails."""
     layers = [torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 12, 3)]
     pool = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(12, 2)]

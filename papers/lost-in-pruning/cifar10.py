@@ -14,11 +14,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from networks import CACHE, HERE, TRAINED, Data, Preset, data, network, presets, separate
+from networks import (
+    CACHE,
+    HERE,
+    TRAINED,
+    Data,
+    Preset,
+    assessed,
+    command,
+    data,
+    network,
+    positive,
+    presets,
+    separate,
+)
 from page import write
 from torch import nn
 
 import shapleaf as sl
+from shapleaf.shifts import CORRUPTIONS
 
 METHODS = ("WT", "SiPP", "FT", "PFP", "Shapley", "Shapley+refit", "control")
 SHOWN = (0.15, 0.46, 0.69, 0.80, 0.95)
@@ -34,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
             for method in options.methods:
                 print(study.chain(method, net), flush=True)
     if options.only != "chains":
-        write(study.measured(), study.title, study.command, options.out)
+        write(study.measured(), study.title, study.command, options.out, study.cache)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -42,13 +56,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--network", default="resnet20", choices=("resnet20", "vgg16"))
     parser.add_argument("--preset", default="hour", choices=("minutes", "hour", "paper"))
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
-    parser.add_argument("--nets", type=int, default=1, help="independently trained networks")
-    parser.add_argument("--corruptions", nargs="+", help="test on these alone; all 19 by default")
+    parser.add_argument("--nets", type=positive, default=1, help="independently trained networks")
+    parser.add_argument(
+        "--corruptions", nargs="+", default=CORRUPTIONS, choices=CORRUPTIONS, help="to test on"
+    )
     parser.add_argument("--only", choices=("chains", "measures"), help="a part of the work")
     parser.add_argument("--data", type=Path, default=TRAINED, help="folder with the images and the weights")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder of what is unfinished")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder of what is unfinished, and large")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the results")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=positive, default=1)
     return parser.parse_args(arguments)
 
 
@@ -60,9 +76,7 @@ class Study:
         self.chosen: Preset = presets(options.network)[options.preset]
         self.cache: Path = options.cache / options.preset
         self.title = f"{options.network}-{options.preset}"
-        self.command = (
-            f"python papers/lost-in-pruning/cifar10.py --network {options.network} --preset {options.preset}"
-        )
+        self.command = command("cifar10.py", options, parse([]))
         self.data: Data = data(options.network, options.data, self.chosen)
         self._dense: dict[int, nn.Module] = {}
 
@@ -92,7 +106,10 @@ class Study:
         """The networks of all chains."""
         for net in range(self.options.nets):
             for method in self.options.methods:
-                yield from self.chain(method, net).candidates(self.dense(net), self._folder(method, net))
+                yield from self._candidates(method, net)
+
+    def _candidates(self, method: str, net: int) -> list[sl.Candidate]:
+        return self.chain(method, net).candidates(self.dense(net), self._folder(method, net))
 
     def others(self) -> list[sl.Candidate]:
         """The networks before pruning, and the yardstick."""
@@ -107,7 +124,7 @@ class Study:
         """Of the first network's chains those nearest to the shares that are shown."""
         found = []
         for method in methods:
-            chain = [one for one in self.pruned() if (one.method, one.net) == (method, "0")]
+            chain = self._candidates(method, 0)
             near = [min(chain, key=lambda one: abs(one.removed - share)) for share in SHOWN]
             found += list({one.name: one for one in near}.values())
         return found
@@ -115,23 +132,23 @@ class Study:
     def measured(self) -> sl.Robustness:
         """Everything that is measured."""
         others = self.others()
-        names = self.options.corruptions or sl.CORRUPTIONS
-        outcomes = sl.assess(
+        outcomes = assessed(
             [*others, *self.pruned()],
-            sl.distributions(self.data.test, names=names),
-            path=self.cache / f"{self.options.network}-outcomes.safetensors",
+            sl.distributions(self.data.test, names=self.options.corruptions),
+            self.cache / f"{self.options.network}-outcomes",
         )
-        test = self.data.test
+        test, near = self.data.test, [others[0], others[-1]]  # those of the first network's chains
         few = test.sample(min(self.chosen.noise_images, len(test)), seed=1)
         similarity = sl.noise_similarity(
-            [*others, *self.shown(self.options.methods)],
+            [*near, *self.shown(self.options.methods)],
             few.batches(),
             epsilons=self.chosen.epsilons,
             draws=self.chosen.draws,
         )
         features = sl.heat_map(
-            [*others, *self.shown(self.options.methods[:1])],
+            [*near, *self.shown(self.options.methods[:1])],
             test.sample(min(self.chosen.feature_images, len(test)), seed=2).tensors(),
+            mode=self.chosen.ordering,
         )
         return sl.robustness(outcomes, similarity=similarity, features=features)
 

@@ -7,14 +7,20 @@ not this.
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import shapleaf as sl
+from shapleaf import _context
+from shapleaf.evaluation import Fast
 from shapleaf.integrations.datasets import Images, load_data
 from shapleaf.retraining import RECIPES, Cosine, CropFlip, Milestones, Recipe, Retraining, preset
 
@@ -41,6 +47,7 @@ class Preset:
         test_images: to test on.
         noise_images, draws, epsilons: of the comparison under noise.
         feature_images: of which the informative pixels are looked for.
+        ordering: how they are looked for.
     """
 
     images: int
@@ -52,6 +59,7 @@ class Preset:
     draws: int
     epsilons: tuple[float, ...] = tuple(round(0.1 * step, 1) for step in range(8))
     feature_images: int = 20
+    ordering: Fast = field(default_factory=Fast)
 
 
 def presets(network: str) -> dict[str, Preset]:
@@ -129,9 +137,8 @@ def network(name: str, net: int, folder: Path, chosen: Preset, cache: Path) -> n
 
     It is trained once and read from the cache afterwards.
     """
-    if net:
-        torch.manual_seed(net)
-    model = build(name).model if net else load(name, folder).model
+    with _context.rng(net):
+        model = build(name).model if net else load(name, folder).model
     images = data(name, folder, chosen).train.tensors()
     sl.train(model, images, chosen.scratch if net else chosen.settle, seed=net, path=cache / f"{name}-{net}")
     return model.eval()
@@ -157,3 +164,43 @@ def separate(name: str, folder: Path, chosen: Preset, cache: Path) -> nn.Module:
     few = replace(chosen, settle=replace(chosen.settle, epochs=chosen.settle.start + 2))
     other = network(SEPARATE, 0, folder, few, cache)
     return Renormalised(other, build(name), build(SEPARATE)).eval()
+
+
+def assessed(
+    subjects: Iterable[sl.Candidate], shifts: Iterable[sl.Distribution], folder: Path, **options: Any
+) -> sl.Outcomes:
+    """:func:`shapleaf.assess`, in a file of the folder that these models and distributions share with none.
+
+    So a study that is extended by a method or a corruption does not meet the file of the one before.
+    """
+    models, tests = list(subjects), list(shifts)
+    names = "\n".join([*(one.name for one in models), "", *(one.name for one in tests)])
+    file = folder / f"outcomes-{hashlib.sha256(names.encode()).hexdigest()[:12]}.safetensors"
+    return sl.assess(models, tests, path=file, **options)
+
+
+def positive(text: str) -> int:
+    """A whole number above zero, for the options of a command.
+
+    >>> positive("3")
+    3
+    """
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
+    return int(text)
+
+
+def command(script: str, options: argparse.Namespace, defaults: argparse.Namespace) -> str:
+    """What to type for the same results: options that are not as by default, without folders of outputs.
+
+    >>> command("a.py", argparse.Namespace(nets=2, voc=Path("x"), out=1), argparse.Namespace(nets=1))
+    'python papers/lost-in-pruning/a.py --nets 2 --voc VOC'
+    """
+    words = ["python", f"papers/lost-in-pruning/{script}"]
+    for name, value in vars(options).items():
+        if name in {"cache", "data", "only", "out", "threads"} or value == getattr(defaults, name, None):
+            continue
+        values = value if isinstance(value, list | tuple) else [value]
+        shown = [name.upper() if isinstance(one, Path) else str(one) for one in values]
+        words += [f"--{name.replace('_', '-')}", *shown]
+    return " ".join(words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,17 +25,35 @@ PAPER = {
 """The talk's prune potential on nominal data, in % of the parameters, for half a point of error."""
 
 
-def write(measured: sl.Robustness, title: str, command: str, out: Path) -> None:
-    """``RESULTS-TITLE.md`` with its figures, the record, and the page ``report-TITLE.html`` for a browser."""
-    measured.save(out / f"robustness-{title}.safetensors")
-    write_html(
-        Report(title=f"Lost in pruning: {title}", rows=(), robustness=measured), out / f"report-{title}.html"
-    )
-    figures = plots.write(measured, out / f"figures-{title}")
+def write(measured: sl.Robustness, title: str, command: str, out: Path, kept: Path) -> None:
+    """``RESULTS-TITLE.md`` with its figures; and what is too large to stay beside them, in another folder.
+
+    These are the record of all measures and the page ``report-TITLE.html`` for a browser.
+    """
+    for folder in (out, kept):
+        folder.mkdir(parents=True, exist_ok=True)
+    measured.save(kept / f"robustness-{title}.safetensors")
+    report = Report(title=f"Lost in pruning: {title}", rows=(), robustness=measured)
+    write_html(report, kept / f"report-{title}.html")
+    print(f"{kept} has the record and the report of {title}.", flush=True)
+    figures = plots.write(few(measured), out / f"figures-{title}")
+    for old in {*(out / f"figures-{title}").glob("*.svg")} - {*figures}:
+        old.unlink()
     parts = [f"# {title}", f"`{command}`", lead(measured), *sections(measured, title.partition("-")[0])]
     parts += [f"![{path.stem}]({path.relative_to(out)})" for path in figures]
     with atomic(out / f"RESULTS-{title}.md") as new:
         new.write_text("\n\n".join(parts) + "\n")
+
+
+def few(measured: sl.Robustness) -> sl.Robustness:
+    """With the curves of the nominal distributions, and of those that allow some method the least.
+
+    There is a figure for each distribution; the report for a browser has them all.
+    """
+    methods = measured.potential.methods
+    weakest = {measured.potential.over(method, "shifted").weakest for method in methods}
+    shown = tuple(one for one in measured.curves if one.nominal or one.distribution in weakest)
+    return replace(measured, curves=shown)
 
 
 def lead(measured: sl.Robustness) -> str:
@@ -55,7 +74,7 @@ def sections(measured: sl.Robustness, network: str) -> Iterator[str]:
     yield potential(measured, network)
     yield "## Prune potential on each distribution, in %"
     yield by_distribution(measured)
-    yield "## Accuracy on nominal data, in %"
+    yield "## Nominal data"
     yield nominal(measured)
     if measured.excess is not None:
         yield "## Excess error"

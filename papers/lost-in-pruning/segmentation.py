@@ -17,22 +17,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from networks import CACHE, HERE
+from networks import CACHE, HERE, assessed, command, positive
 from page import write
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import shapleaf as sl
-from shapleaf._context import logits
+from shapleaf import _context, retraining
 from shapleaf._rng import stream
 from shapleaf.integrations import require
 from shapleaf.integrations.models import load_weights
 from shapleaf.retraining import Cosine, Recipe, Retraining, preset
+from shapleaf.shifts import CORRUPTIONS
 
+KEEPS = (0.7, 0.5, 0.35, 0.25, 0.15, 0.08)
 METHODS = ("WT", "SiPP", "FT", "PFP", "control")
 IGNORE = 255
+SAMPLE = 128
+"""Images of VOC that decide what is pruned, and are not trained on."""
 SIZE = 32
+"""Height and width of the images with shapes."""
 SHAPES = ("ground", "disc", "square", "triangle")
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -40,8 +45,9 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def pixel_loss(output: Any, target: Tensor) -> Tensor:
     """Cross-entropy of each example over the pixels that count, and half of that of an auxiliary head."""
-    losses = []
-    heads = [logits(output)] + ([output["aux"]] if isinstance(output, dict) and "aux" in output else [])
+    losses, heads = [], [_context.logits(output)]
+    if isinstance(output, dict) and "aux" in output:
+        heads.append(output["aux"])
     for scores in heads:
         each = functional.cross_entropy(scores, target.long(), ignore_index=IGNORE, reduction="none")
         losses.append(each.flatten(1).sum(1) / (target != IGNORE).flatten(1).sum(1).clamp(min=1))
@@ -76,35 +82,40 @@ def main(arguments: list[str] | None = None) -> None:
         print(made, flush=True)
         chains += made.candidates(study.model, folder)
     dense = sl.Candidate(name="dense", model=study.model, role="reference")
-    outcomes = sl.assess(
+    outcomes = assessed(
         [dense, *chains],
-        shifts(study, options.corruptions or sl.CORRUPTIONS),
-        path=cache / "outcomes.safetensors",
+        shifts(study, options.corruptions),
+        cache,
         classes=study.classes,
         ignore=IGNORE,
     )
-    command = "python papers/lost-in-pruning/segmentation.py" + (" --voc DIR" if options.voc else "")
-    write(sl.robustness(outcomes), study.title, command, options.out)
+    told = command("segmentation.py", options, parse([]))
+    write(sl.robustness(outcomes), study.title, told, options.out, cache)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--voc", type=Path, help="the folder VOC2012 of VOC's devkit; shapes by default")
     parser.add_argument("--weights", type=Path, help="of torchvision's deeplabv3_resnet50 for 21 classes")
-    parser.add_argument("--size", type=int, default=256, help="height and width of VOC's images")
-    parser.add_argument("--images", type=int, default=1_000, help="shapes to train on")
-    parser.add_argument("--epochs", type=int, default=8, help="on shapes, before pruning")
+    parser.add_argument("--size", type=positive, default=256, help="height and width of VOC's images")
+    parser.add_argument("--images", type=positive, default=2_000, help="shapes to train on")
+    parser.add_argument("--test-images", type=positive, default=300, help="shapes to test on")
+    parser.add_argument("--epochs", type=positive, default=12, help="on shapes, before pruning")
+    parser.add_argument("--width", type=positive, default=16, help="channels of the network for shapes")
+    parser.add_argument("--keeps", type=float, nargs="+", help="shares of the parameters that stay")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
-    parser.add_argument("--corruptions", nargs="+", help="test on these alone; all 19 by default")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder of what is unfinished")
+    parser.add_argument(
+        "--corruptions", nargs="+", default=CORRUPTIONS, choices=CORRUPTIONS, help="to test on"
+    )
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder of what is unfinished, and large")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the results")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=positive, default=1)
     return parser.parse_args(arguments)
 
 
 def chosen(method: str) -> Any:
     """The method, with the loss of pixels where it takes one."""
-    found = sl.METHODS[method]
+    found = retraining.METHODS[method]
     return replace(found, loss=pixel_loss) if hasattr(found, "loss") else found
 
 
@@ -124,22 +135,20 @@ def shifts(study: Study, names: tuple[str, ...]) -> Iterator[sl.Distribution]:
 def shapes(options: argparse.Namespace) -> Study:
     """Discs, squares and triangles, and a small network that was trained to find them."""
     recipe = Recipe(epochs=options.epochs, batch=32, lr=0.05, decay=Cosine(), warmup=1, loss=pixel_loss)
-    train, sample, test = (
-        drawn(split, count) for split, count in (("train", options.images), ("sample", 64), ("test", 300))
-    )
-    torch.manual_seed(0)
-    model = Segmenter(len(SHAPES))
+    train, test = drawn("train", options.images), drawn("test", options.test_images)
+    with _context.rng(0):
+        model = Segmenter(len(SHAPES), options.width)
     sl.train(model, train, recipe, path=options.cache / "shapes" / "dense")
     return Study(
         title="shapes",
         model=model.eval(),
         train=train,
-        sample=[sample],
+        sample=[drawn("sample", 64)],
         test=DataLoader(TensorDataset(*test), batch_size=100),
         normalised=(MEAN, STD),
         classes=SHAPES,
         retraining=Retraining(
-            keeps=(0.7, 0.5, 0.35, 0.25, 0.15, 0.08),
+            keeps=tuple(options.keeps or KEEPS),
             recipe=replace(recipe, epochs=max(1, options.epochs // 3), lr=0.02, warmup=0.5),
         ),
     )
@@ -243,7 +252,8 @@ def voc(options: argparse.Namespace) -> Study:
     load_weights(model, options.weights)
     train, test = (Voc(options.voc, split, options.size) for split in ("train", "val"))
     order = stream(0, "sample").permutation(len(train))
-    sample, rest = (torch.utils.data.Subset(train, part.tolist()) for part in (order[:128], order[128:]))
+    size = min(SAMPLE, len(train) // 2)
+    sample, rest = (torch.utils.data.Subset(train, part.tolist()) for part in (order[:size], order[size:]))
     settings = preset("paper", "voc-deeplabv3")
     return Study(
         title="voc",
@@ -253,7 +263,12 @@ def voc(options: argparse.Namespace) -> Study:
         test=DataLoader(test, batch_size=8),
         normalised=IMAGENET,
         classes=tuple(map(str, range(21))),
-        retraining=replace(settings, recipe=replace(settings.recipe, loss=pixel_loss)),
+        retraining=replace(
+            settings,
+            keeps=tuple(options.keeps or settings.keeps),
+            retrains=None if options.keeps else settings.retrains,
+            recipe=replace(settings.recipe, loss=pixel_loss),
+        ),
     )
 
 

@@ -25,7 +25,7 @@ _PUBLIC = {
     "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes NoiseSimilarity "
     "HeatMap Ordering Potential ExcessError Verdict Robustness Masks Cycle Sweep",
     "data": "batches take",
-    "shifts": "Distribution Corruption CorruptionMix GaussianNoise UniformNoise FGSM PGD shifted "
+    "shifts": "Distribution CORRUPTIONS Corruption CorruptionMix GaussianNoise UniformNoise FGSM PGD shifted "
     "distributions",
     "tracing": "trace",
     "programs": "program",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,7 @@ def assess(
     found = [
         Candidate(name="unpruned", model=_options.network(model, weights, num_classes), role="reference")
     ]
-    found += [one for words in pruned for one in _pruned(words, fresh)]
+    found += _of_one_net([one for words in pruned for one in _pruned(words, fresh)])
     if separate is not None:
         other = _options.network(model, separate, num_classes)
         found.append(Candidate(name="separate", model=other, role="separate"))
@@ -148,6 +149,15 @@ def _pruned(words: str, fresh: nn.Module) -> list[Candidate]:
     return [_one(folder, method, fresh)]
 
 
+def _of_one_net(found: list[Candidate]) -> list[Candidate]:
+    """Compared with the one reference, whatever their cycles called it; refused if these are of several."""
+    nets = {one.net for one in found}
+    if len(nets) > 1:
+        listed = ", ".join(sorted(nets))
+        raise DataError(f"these models are pruned from several networks ({listed}); measure each on its own.")
+    return [replace(one, net="0") for one in found]
+
+
 def _one(folder: Path, method: str, fresh: nn.Module) -> Candidate:
     from ._context import copied
     from .evaluation import Candidate
@@ -197,11 +207,16 @@ def sweep(
 
 
 def _reported(found: Sweep, out: Path) -> Path:
-    """Write the report, if unpruned and pruned models were measured; the file to look at."""
+    """Write the report, if pruned models were measured, and each net unpruned; the file to look at."""
     import shapleaf as sl
 
-    roles = {one.role for one in found.outcomes.subjects} if found.outcomes is not None else set()
-    if found.outcomes is None or not {"reference", "pruned"} <= roles:
+    if found.outcomes is None:
+        return out / "sweep.csv"
+    nets: dict[str, set[str]] = {}
+    for one in found.outcomes.subjects:
+        nets.setdefault(one.role, set()).add(one.net)
+    others = nets.get("pruned", set()) | nets.get("control", set())
+    if not nets.get("pruned") or not others <= nets.get("reference", set()):
         return out / "sweep.csv"
     write_report(sl.robustness(found.outcomes), f"{found.study}: what pruning loses", out)
     return out / "report.html"

@@ -1,35 +1,55 @@
-"""Drawing units at random in proportion to what they are worth: how many draws for how many different ones.
+"""Drawing units or weights in proportion to what they are worth: how many draws for how many different ones.
 
-The formulas of "Provable Filter Pruning" (Liebenwein et al. 2020) as its authors' code has them.
+The formulas of "Provable Filter Pruning" and of SiPP (Liebenwein et al. 2020; Baykal et al. 2019) as their
+authors' code has them.
 """
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 CONFIDENCE = 3.0
 """C: a sensitivity seen in the samples is by this factor off the true one, at most."""
 
+MOST = 2**53
+"""Draws beyond which none with a share that counts is missed."""
 
-def different(shares: Array, draws: float | Array) -> Array:
-    """How many different units so many draws with replacement give on average: ``sum 1 - (1 - p)^N``.
 
-    >>> [round(float(different(np.array([0.5, 0.3, 0.2]), n)), 3) for n in (1, 2, 3, 5)]
+def different(shares: Floats, draws: float | Floats, owners: Integers | None = None) -> Floats:
+    """How many different ones so many draws with replacement give on average: ``sum 1 - (1 - p)^N``.
+
+    Args:
+        shares: the probability of each; those of one owner sum to one.
+        draws: of every owner.
+        owners: whose each is, from 0; all are of one by default.
+
+    >>> [round(float(different(np.array([0.5, 0.3, 0.2]), n)[0]), 3) for n in (1, 2, 3, 5)]
     [1.0, 1.62, 2.02, 2.473]
+    >>> different(np.array([0.5, 0.5, 1]), np.array([2.0, 7]), np.array([0, 0, 1])).tolist()
+    [1.5, 1.0]
     """
-    with np.errstate(divide="ignore"):
-        log = np.log1p(-np.minimum(shares, 1.0))
-    found: Array = -np.expm1(np.asarray(draws, float)[..., None] * log).sum(-1)
-    return found
+    owners = np.zeros(len(shares), np.int64) if owners is None else owners
+    return _different(_missing(shares), np.atleast_1d(np.asarray(draws, float)), owners)
 
 
-def whole(expected: Array) -> Array:
-    """An expected number of units, rounded up; what is above an integer by rounding alone is that integer.
+def _missing(shares: Floats) -> Floats:
+    """The logarithm of the probability that one draw misses; of a sure hit the lowest number there is."""
+    found: Floats = np.log1p(-np.minimum(shares, 1 - 2.0**-53))
+    return np.where(shares < 1, found, np.finfo(float).min)
+
+
+def _different(missing: Floats, draws: Floats, owners: Integers) -> Floats:
+    with np.errstate(over="ignore"):
+        hit = -np.expm1(draws[owners] * missing)
+    return np.bincount(owners, hit, len(draws)).astype(np.float64)
+
+
+def whole(expected: Floats) -> Floats:
+    """An expected number, rounded up; what is above an integer by rounding alone is that integer.
 
     >>> whole(np.array([1.0 + 1e-12, 1.62])).tolist()
     [1.0, 2.0]
@@ -37,76 +57,83 @@ def whole(expected: Array) -> Array:
     return np.ceil(expected - 1e-9)
 
 
-def most_draws(shares: Array, units: npt.NDArray[np.int64]) -> Array:
-    """The most draws that give so many different units, on average and rounded up; infinite if any do.
+def adapt(shares: Floats, wanted: Floats | Integers, owners: Integers | None = None) -> Integers:
+    """The fewest draws of every owner that give so many different ones, on average and rounded up.
 
     Args:
-        shares: the probability of each unit, summing to one.
-        units: numbers of different units, each at least one.
+        shares: as for :func:`different`.
+        wanted: of every owner, fewer than it has with a share; more count as :data:`MOST`.
+        owners: as for :func:`different`.
+
+    >>> shares = np.array([0.5, 0.3, 0.2])
+    >>> adapt(shares, np.array([2])).tolist(), adapt(np.full(10, 0.1), np.array([5])).tolist()
+    ([2], [5])
+    """
+    owners = np.zeros(len(shares), np.int64) if owners is None else owners
+    return np.minimum(_fewest(shares, np.asarray(wanted, float), owners), MOST).astype(np.int64)
+
+
+def most_draws(shares: Floats, units: Integers) -> Floats:
+    """The most draws that give so many different ones, on average and rounded up; infinite if any do.
+
+    Args:
+        shares: of one owner.
+        units: numbers of different ones, each at least one.
 
     >>> most_draws(np.array([0.5, 0.3, 0.2]), np.array([1, 2, 3])).tolist()
     [1.0, 2.0, inf]
     """
+    mass = shares[shares > 0]
     parts = np.array_split(units, -(-len(units) // 256))  # each takes memory for all shares
-    return np.concatenate([_most_draws(shares[shares > 0], part) for part in parts])
+    found = [
+        _fewest(np.tile(mass, len(part)), part.astype(float) + 1, np.repeat(np.arange(len(part)), len(mass)))
+        for part in parts
+    ]
+    return np.concatenate(found) - 1
 
 
-def _most_draws(mass: Array, units: npt.NDArray[np.int64]) -> Array:
-    low, high = np.ones(len(units)), np.full(len(units), 2.0)
-    endless = units >= len(mass)
-    while (short := ~endless & (whole(different(mass, high)) <= units)).any():
+def _fewest(shares: Floats, wanted: Floats, owners: Integers) -> Floats:
+    missing = _missing(shares)
+
+    def enough(draws: Floats) -> npt.NDArray[np.bool_]:
+        return whole(_different(missing, draws, owners)) >= wanted
+
+    endless = wanted > np.bincount(owners[shares > 0], minlength=len(wanted))
+    low, high = np.zeros(len(wanted)), np.where(wanted > 0, 1.0, 0.0)
+    while (short := ~endless & ~enough(high)).any():
         low, high = np.where(short, high, low), np.where(short, 2 * high, high)
     # Doubles beyond 2^53 are no longer neighbours of integers; there the middle is one of the two.
     while (apart := ~endless & (high - low > np.maximum(1, 1e-15 * high))).any():
         middle = np.floor((low + high) / 2)
-        few = whole(different(mass, middle)) <= units
-        low, high = np.where(apart & few, middle, low), np.where(apart & ~few, middle, high)
-    return np.where(endless, np.inf, low)
+        reached = enough(middle)
+        low, high = np.where(apart & ~reached, middle, low), np.where(apart & reached, middle, high)
+    return np.where(endless, np.inf, high)
 
 
-def adapt(shares: Array, units: int) -> int:
-    """The fewest draws that give so many different units, on average and rounded up.
-
-    Args:
-        shares: the probability of each unit, summing to one.
-        units: fewer than there are units with a share.
-
-    >>> adapt(np.array([0.5, 0.3, 0.2]), 2), adapt(np.full(10, 0.1), 5)
-    (2, 5)
-    """
-    return 1 if units <= 1 else int(most_draws(shares, np.array([units - 1]))[0]) + 1
-
-
-def coefficient(total: float, places: float, kernel: float, delta: float) -> float:
-    """What the sensitivities of a layer and its size say of its error: ``2 C ln(8 (P + 1) k / delta) sum s``.
+def coefficient(
+    total: float | Floats, places: float | Floats, kernel: float | Floats, delta: float
+) -> Floats:
+    """What sensitivities and sizes say of an error: ``2 C ln(8 (P + 1) k / delta) sum s``.
 
     Args:
-        total: the sum of the sensitivities of its inputs.
-        places: how many places its output has, P.
+        total: the sum of the sensitivities: of a layer's inputs, or of a filter's weights of one sign.
+        places: how many places the layer's output has, P.
         kernel: how many weights connect one input channel with one output channel, k.
         delta: the probability with which the error may be larger than promised.
 
-    >>> round(coefficient(1.0, 1, 1, 1e-16), 3)
+    >>> round(float(coefficient(1.0, 1, 1, 1e-16)), 3)
     237.684
     """
-    return 2 * CONFIDENCE * math.log(8 * (places + 1) * kernel / delta) * total
+    found: Floats = 2 * CONFIDENCE * np.log(8 * (np.asarray(places) + 1) * kernel / delta) * total
+    return found
 
 
-def draws(error: float, coefficient: float) -> int:
-    """How many draws an error level allows: ``3 (6 + 2 e) coefficient / e^2``, rounded up.
-
-    >>> draws(300, 237.684 * 1.2), draws(300, 237.684)
-    (6, 5)
-    """
-    return max(1, math.ceil(3 * (6 + 2 * error) * coefficient / error**2))
-
-
-def error_level(draws: Array, coefficient: float) -> Array:
-    """The smallest error level at which so many draws are enough: the inverse of :func:`draws`.
+def error_level(draws: Floats, coefficient: float | Floats) -> Floats:
+    """The smallest error level e at which so many draws are enough: ``draws = 3 (6 + 2 e) c / e^2``.
 
     >>> float(error_level(np.array(18.0), 1.0)), float(error_level(np.array(np.inf), 1.0))
     (1.1804..., 0.0)
     """
     reach = 3 * coefficient / draws
-    found: Array = reach + np.sqrt(reach**2 + 6 * reach)
+    found: Floats = reach + np.sqrt(reach**2 + 6 * reach)
     return found

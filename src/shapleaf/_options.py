@@ -80,7 +80,7 @@ Separate = Annotated[
 ]
 Corruptions = Annotated[
     list[str] | None,
-    _option("One of the 19, or none; repeatable. All by default.", "--corruption", panel=_SHIFTS),
+    _option("One of the 19, or none; repeatable. By default all that fit.", "--corruption", panel=_SHIFTS),
 ]
 Severities = Annotated[
     list[int] | None, _option("1 to 5; repeatable. 3 by default.", "--severity", panel=_SHIFTS)

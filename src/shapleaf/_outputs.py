@@ -18,12 +18,9 @@ if TYPE_CHECKING:
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """The model's tensors as a safetensors file, atomically."""
-    from safetensors.torch import save_model
+    from .retraining.checkpoints import write
 
-    from ._store import atomic
-
-    with atomic(path) as temporary:
-        save_model(model, str(temporary))
+    write(model, path)
 
 
 def write_folder(slimmed: Slimmed, out: Path, *, as_json: bool, quiet: bool) -> None:

@@ -148,7 +148,7 @@ class ErrorLevel:
                 "on data that reach the group, or leave it out (groups=...)."
             )
         factor = max(
-            coefficient(total, places, kernel, self.delta)
+            float(coefficient(total, places, kernel, self.delta))
             for member in graph.tied(name)
             for places, kernel in _readers(graph, member)
         )

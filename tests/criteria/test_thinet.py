@@ -19,7 +19,7 @@ def thinet(model: nn.Module, data: Any, samples: int = 100, **options: Any) -> s
     return sl.attribute(model, sl.trace(model, inputs[:1]), data, sl.ThiNet(samples), **options)
 
 
-def test_o13_the_largest_contribution_stays() -> None:
+def test_o13_h1_the_largest_contribution_stays() -> None:
     """The reference code ranks the other way around and keeps 0.001 of (0.001, 0.1, 1, 10)."""
     model = nn.Sequential(nn.Linear(1, 4, bias=False), nn.Linear(4, 1)).double()
     with torch.no_grad():

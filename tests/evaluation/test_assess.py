@@ -227,6 +227,8 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
             assess(subjects, good, path=path)
     with pytest.raises(DataError, match="holds other classes: x, y, z"):
         assess(candidates(net(0), net(1)), good, path=path, classes=("1", "2", "3"))
+    with pytest.raises(DataError, match="measured with ignore=255, not 7"):
+        assess(candidates(net(0), net(1)), good, path=path, ignore=7)
     path.write_bytes(b"something else")
     with pytest.raises(DataError, match="outcomes"):
         assess(candidates(net(0), net(1)), good, path=path)
@@ -243,9 +245,7 @@ def measure(*models: nn.Module, data: Any = None) -> Outcomes:
 
 
 def test_models_need_the_same_classes() -> None:
-    with pytest.raises(
-        DataError, match="distribution 'clean': model 'b': it predicts 5 classes, those before it 3"
-    ):
+    with pytest.raises(DataError, match="distribution 'clean': model 'b': it predicts 5 classes, expected 3"):
         measure(net(), net(classes=5))
 
 
@@ -317,7 +317,7 @@ def test_the_measures_take_what_it_records() -> None:
     outcomes = assess(candidates(net(0), net(0), net(1)), distributions())
     found = prune_potential(outcomes, resamples=20)
     assert all(limit.value >= 0.5 for limit in found.limits)  # the first pruned model is the reference
-    assert excess_error(outcomes, resamples=20, examples=20).points[0].difference == 0
+    assert excess_error(outcomes, refits=20, resamples=20).points[0].difference == 0
 
 
 def test_noise_and_attacks_as_distributions() -> None:

@@ -15,6 +15,11 @@ def test_a_model_or_what_loads_it() -> None:
     assert Candidate(name="a", model=lambda: model).load() is model
 
 
+def test_what_loads_no_model() -> None:
+    with pytest.raises(DataError, match="model 'a' was loaded as a dict, expected a torch.nn.Module"):
+        Candidate(name="a", model=dict).load()  # type: ignore[arg-type]
+
+
 def test_what_it_is_is_a_subject() -> None:
     subject = Candidate(
         name="a", model=nn.Identity(), method="FT", removed=0.25, net="1", role="control"

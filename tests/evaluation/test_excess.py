@@ -22,7 +22,7 @@ def point(removed: float, difference: float, name: str | None = None) -> Excess:
 
 def test_o19_excess() -> None:
     nominal, shifted = seen("clean", [16, 17], 200, nominal=True), seen("fog", [40, 52], 200)
-    found = excess_error(chain([0.5], [nominal, shifted]), resamples=10, examples=200)
+    found = excess_error(chain([0.5], [nominal, shifted]), refits=10, resamples=200)
     one = found.points[0]
     assert (one.reference, one.value, one.difference) == (0.12, 0.175, 0.055)
     assert one.low <= one.difference <= one.high
@@ -30,13 +30,13 @@ def test_o19_excess() -> None:
 
 def test_o19_unpruned_against_itself_is_zero() -> None:
     same = chain([0.5], [seen("clean", [7, 7], 50, nominal=True), seen("fog", [20, 20], 50)])
-    one = excess_error(same, resamples=10, examples=50).points[0]
+    one = excess_error(same, refits=10, resamples=50).points[0]
     assert (one.difference, one.low, one.high) == (0, 0, 0)
 
 
 def test_o19_a_loss_that_is_the_same_on_both_is_none() -> None:
     both = chain([0.5], [seen("clean", [10, 15], 100, nominal=True), seen("fog", [20, 25], 100)])
-    assert excess_error(both, resamples=10, examples=10).points[0].difference == 0
+    assert excess_error(both, refits=10, resamples=10).points[0].difference == 0
 
 
 def test_o19_slope() -> None:
@@ -66,7 +66,7 @@ def test_errors_are_averaged_over_each_kind_of_distribution() -> None:
         seen("fog", [30, 60], 100),
         seen("frost", [5, 10], 50),
     ]
-    found = excess_error(chain([0.5], observed), resamples=10, examples=10)
+    found = excess_error(chain([0.5], observed), refits=10, resamples=10)
     # (.30 + .10)/2 - .10 and (.60 + .20)/2 - .12
     assert (found.points[0].reference, found.points[0].value) == (0.1, 0.28)
     assert (found.settings["nominal"], found.settings["shifted"]) == ("clean, blur", "fog, frost")
@@ -78,7 +78,7 @@ def test_each_net_is_compared_with_its_own_reference() -> None:
         chain([0.5], [seen("clean", [0, 0], 100, nominal=True), seen("fog", wrong, 100)], net=net)
         for net, wrong in (("a", [10, 15]), ("b", [40, 41]))
     ]
-    found = excess_error(joined(*nets), resamples=10, examples=10)
+    found = excess_error(joined(*nets), refits=10, resamples=10)
     assert [one.difference for one in found.points] == [0.05, 0.01]
     assert found["WT"].value == pytest.approx(0.06)
 
@@ -87,7 +87,7 @@ def test_what_is_not_pruned_says_nothing_about_the_line() -> None:
     points = [point(0.0, 0.5), point(0.5, 0.01)]
     assert fitted("WT", points, 50, seed=0).high == pytest.approx(0.02)
     kept = chain([0.0], [seen("clean", [1, 1], 10, nominal=True), seen("fog", [2, 3], 10)])
-    found = excess_error(kept, resamples=10, examples=10)
+    found = excess_error(kept, refits=10, resamples=10)
     assert (found.slopes, len(found.points)) == ((), 1)
 
 
@@ -114,6 +114,6 @@ def test_both_kinds_of_distribution_are_needed() -> None:
         with pytest.raises(DataError, match=f"none is {missing}"):
             excess_error(chain([0.5], [seen("clean", [1, 2], 10, nominal=nominal)]))
     both = chain([0.5], [seen("clean", [1, 1], 10, nominal=True), seen("fog", [2, 3], 10)])
-    for arguments in ({"resamples": 0}, {"examples": 0}):
-        with pytest.raises(CriterionError, match="resamples must be at least 1, received 0"):
+    for arguments in ({"resamples": 0}, {"refits": 0}):
+        with pytest.raises(CriterionError, match=f"{next(iter(arguments))} must be at least 1, received 0"):
             excess_error(both, **arguments)

@@ -126,7 +126,9 @@ def test_orderings_that_do_not_fit_are_refused(data: tuple[Tensor, Tensor]) -> N
 
 def test_bad_input_is_refused(data: tuple[Tensor, Tensor]) -> None:
     images, labels = data
-    with pytest.raises(DataError, match="'model 1' returns class scores of shape"):
+    with pytest.raises(
+        DataError, match="'model 1' returns predictions of shape .* 'model 0' .* same classes"
+    ):
         heat_map(models(net(0), nn.Flatten()), data)
     with pytest.raises(DataError, match="labels run from 0 to 5"):
         heat_map(models(net(0)), (images, torch.tensor([5, 0, 0, 0, 0, 0, 0])))

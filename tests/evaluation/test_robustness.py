@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ def test_it_is_what_its_parts_are() -> None:
     found = robustness(outcomes, delta=[0.01, 0.5], resamples=60, seed=3, rules=Rules(least=0.2))
     same = {"resamples": 60, "seed": 3}
     assert found.potential == prune_potential(outcomes, delta=[0.01, 0.5], **same)  # type: ignore[arg-type]
-    assert found.excess == excess_error(outcomes, examples=60, seed=3)
+    assert found.excess == excess_error(outcomes, resamples=60, seed=3)
     assert found.verdict == verdict(found.potential, found.excess, rules=Rules(least=0.2))
     assert found.verdict.delta == 0.01
     assert found.curves == accuracies(outcomes) + agreements(outcomes) + calibration(outcomes, **same)
@@ -27,6 +29,13 @@ def test_it_is_what_its_parts_are() -> None:
     assert (found.subjects, found.class_names) == (outcomes.subjects, ("right", "wrong"))
     assert found.settings["resamples"] == "60"
     assert (found.similarity, found.features) == (None, None)
+
+
+def test_classes_without_names_are_numbered() -> None:
+    outcomes = chain([0.5, 0.9], OBSERVED)
+    found = robustness(replace(outcomes, classes=()), resamples=20)
+    assert found.class_names == ("0", "1")
+    assert found.classes == class_counts(outcomes)
 
 
 def test_nominal_data_alone_have_no_excess_error() -> None:

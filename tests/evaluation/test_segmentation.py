@@ -23,7 +23,7 @@ PREDICTED = torch.tensor([[1, 0, 1, 0], [1, 1, 0, 0]])
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_o25_is_of_the_data_set_and_not_of_its_batches(size: int) -> None:
+def test_o25_h1_is_of_the_data_set_and_not_of_its_batches(size: int) -> None:
     data = list(zip(scores(PREDICTED).split(size), LABELS.split(size), strict=True))
     row = evaluate(nn.Identity(), data, [MeanIoU()])["mean IoU"]
     assert row.value == pytest.approx(100 * (2 / 5 + 0) / 2)  # class 0: 0 of 3

@@ -224,7 +224,7 @@ def test_models_are_left_alone_and_may_be_loaded_late() -> None:
 
 def test_models_with_other_classes_are_refused() -> None:
     with pytest.raises(
-        DataError, match=r"'half' returns class scores of shape \(2, 5\), its reference 'dense'"
+        DataError, match=r"'half' returns predictions of shape \(examples, 5\), its reference 'dense'"
     ):
         noise_similarity(trio(pruned=nn.Linear(4, 5)), torch.zeros(2, 4), draws=1)
     one = [Candidate(name="a", model=nn.Linear(4, 1), role="reference")]

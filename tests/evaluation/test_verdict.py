@@ -47,8 +47,16 @@ def test_the_worst_shift_decides(worst: float, extent: str, remove: float) -> No
 def test_where_nothing_may_be_removed_of_nominal_data_either() -> None:
     found = verdict(potential(pooled("shifted", "shifted", 0.0), nominal=0.0))
     assert [one.extent for one in found.advice] == ["not at all", "not at all"]
-    assert found.notes[0].startswith("Even nominal data allow WT next to nothing. Measure models that are")
-    assert not any("If unexpected shifts may occur" in note for note in found.notes)
+    refused = "do not prune at all; on {} 3 nothing may be removed (95 % interval 0 to 0 %)"
+    mean = "0 % on average over the shifts, 0 % on nominal data"
+    assert found.sentences == (
+        f"WT, data as in training only: {refused.format('nominal')}.",
+        f"WT, all shifts measured: {refused.format('shifted')}, {mean}.",
+        (
+            "Even nominal data allow WT next to nothing. Measure models that are pruned less or trained "
+            "again afterwards, or allow more error (delta)."
+        ),
+    )
 
 
 def test_shifts_that_allow_more_than_nominal_data_do_not_make_it_worth_while() -> None:
@@ -57,6 +65,25 @@ def test_shifts_that_allow_more_than_nominal_data_do_not_make_it_worth_while() -
     assert "nominal data allow only 5 % of the parameters to be removed, where shifted 3 allows 30 %" in (
         found.sentence
     )
+
+
+def test_where_a_shift_allows_more_than_nominal_data() -> None:
+    assert verdict(potential(pooled("shifted", "shifted", 0.9))).sentences[1] == (
+        "WT, all shifts measured: prune fully; you may remove 80 % of the parameters, no more than nominal "
+        "data allow; shifted 3 allows 90 % (95 % interval 90 to 90 %; no more was measured), 90 % on average "
+        "over the shifts, 80 % on nominal data."
+    )
+
+
+def test_the_evidence_is_of_the_method_that_loses_most() -> None:
+    """FT may remove least under shifts, but no less than of nominal data: that is no reason not to prune."""
+    nets = [
+        pooled(scope, scope, share, method=method, weakest="fog 3" if scope == "shifted" else "clean")
+        for method, nominal, shifted in (("FT", 0.4, 0.4), ("WT", 0.85, 0.5))
+        for scope, share in (("nominal", nominal), ("shifted", shifted))
+    ]
+    (said,) = verdict(Potential(limits=(), pooled=tuple(nets))).notes
+    assert said.endswith("do not prune: nominal data allow WT to remove 85 %, fog 3 only 50 %.")
 
 
 def test_rules_are_parameters() -> None:
@@ -126,10 +153,13 @@ def test_families_have_advice_of_their_own_and_are_named_for_training() -> None:
         "nominal data."
     )
     assert found.notes[0] == (
-        "If unexpected shifts may occur, do not prune: on shifted 3 WT may remove 5 %, where nominal data "
-        "allow 80 %."
+        "If unexpected shifts may occur, do not prune: nominal data allow WT to remove 80 %, shifted 3 only "
+        "5 %."
     )
-    assert found.notes[1].startswith("Include shifts of noise in training and measure again")
+    assert found.notes[1] == (
+        "To be able to remove more, include shifts of noise in training, and measure again on others that "
+        "are held out."
+    )
 
 
 def test_it_claims_nothing_about_what_was_not_measured() -> None:
@@ -138,7 +168,7 @@ def test_it_claims_nothing_about_what_was_not_measured() -> None:
     )
     same = verdict(potential(pooled("shifted", "shifted", 0.8)))
     assert same.notes == (
-        "The shifts measured leave the potential as it is on nominal data; of others this says nothing.",
+        "The shifts measured hardly lower the potential; of other shifts this says nothing.",
     )
     one = Potential(limits=(), pooled=(pooled("nominal", "nominal", 0.8, nets=1),))
     assert verdict(one).notes[-1].startswith("One network was measured")
@@ -147,17 +177,18 @@ def test_it_claims_nothing_about_what_was_not_measured() -> None:
 def test_excess_error_is_told_with_its_interval() -> None:
     slopes = (
         Slope(method="WT", value=0.02, low=0.01, high=0.03, points=5),
-        Slope(method="FT", value=0.02, low=-0.01, high=0.03, points=5),
+        Slope(method="FT", value=-0.02, low=-0.03, high=0.01, points=5),
     )
     notes = verdict(potential(), ExcessError(slopes=slopes)).notes
     assert notes[1] == (
-        "WT: for every tenth of the parameters removed, shifts add +0.20 points of error to what they add "
-        "without pruning (95 % interval +0.10 to +0.30)."
+        "WT: for every tenth of the parameters removed, shifts add 0.20 points of error more than without "
+        "pruning (95 % interval of the difference +0.10 to +0.30)."
     )
+    assert "shifts add 0.20 points of error less than without" in notes[2]
     assert notes[2].endswith("which cannot be told from 0.")
     few = Slope(method="WT", value=0.02, low=0.02, high=0.02, points=2)
     said = verdict(potential(), ExcessError(slopes=(few,))).notes[1]
-    assert said.endswith("(95 % interval +0.20 to +0.20, of only 2 models).")
+    assert said.endswith("(95 % interval of the difference +0.20 to +0.20, of only 2 models).")
 
 
 def test_from_measurements_to_sentences() -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import shapleaf as sl
-from shapleaf.retraining import Augmentation, Compose, CropFlip, Recipe
+from shapleaf.retraining import Augmentation, Compose, CropFlip, Recipe, train
+from shapleaf.shifts import CorruptionMix
 
 
 def images(n: int = 6) -> torch.Tensor:
@@ -72,3 +73,20 @@ def test_several_come_in_order_and_are_told_in_full() -> None:
     assert torch.equal(both(given, ids, 1), crop(mix(given, ids, 1), ids, 1))
     assert not torch.equal(both(given, ids, 1), Compose((crop, mix))(given, ids, 1))
     assert repr(Recipe(epochs=1, augment=both)) != repr(Recipe(epochs=1, augment=Compose((mix,))))
+
+
+def test_o24_a_mix_of_corruptions_trains_and_leaves_the_images_alone() -> None:
+    """Robust retraining: other images in every epoch, the same ones again when it is repeated."""
+    mix = CorruptionMix(("contrast", "gaussian_noise"))
+    assert isinstance(mix, Augmentation)
+    inputs = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = inputs.clone()
+    data = inputs, torch.arange(8) % 2
+    found = {}
+    for augment in (None, mix, mix):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2))
+        training = train(model, data, Recipe(epochs=2, batch=4, augment=augment))
+        found.setdefault(augment, []).append(training.batches)
+    assert found[mix][0] == found[mix][1] != found[None][0]
+    assert torch.equal(inputs, before)

@@ -154,6 +154,15 @@ def test_o16_the_control_sees_the_same_batches(tmp_path: Path) -> None:
     assert run(tmp_path / "c", settings=settings, seed=1).points[1].batches != digests[0][1]
 
 
+def test_a_control_with_more_that_is_not_zero_has_lost_nothing(tmp_path: Path) -> None:
+    model = small()
+    torch.nn.init.zeros_(model[7].bias)
+    control = cycle(model, "control", SETTINGS, DATA, sample=SAMPLE, path=tmp_path)
+    last = control.candidates(model, tmp_path)[-1]
+    assert nonzeros(last.load()) > nonzeros(model)
+    assert last.subject.removed == 0
+
+
 def test_each_retraining_sees_images_of_its_own(tmp_path: Path) -> None:
     augment = Counting()
     run(tmp_path, settings=replace(SETTINGS, recipe=replace(RECIPE, augment=augment)))
@@ -351,6 +360,21 @@ def test_a_loss_that_is_not_finite_stops_and_what_was_done_stays(tmp_path: Path)
     assert [bool(point.weights) for point in found.points] == [False, True, False, False]
     assert len(networks(found, tmp_path)) == 1
     assert (tmp_path / "retrain-003" / "training.safetensors").exists()
+
+
+def test_labels_and_samples_that_do_not_fit(tmp_path: Path) -> None:
+    """What was pruned before the labels were looked at is in the folder."""
+    with pytest.raises(sl.DataError, match="labels run from 0 to 5, but the model has 2 classes"):
+        cycle(small(), "FT", SETTINGS, (DATA[0], 5 * DATA[1]), sample=SAMPLE, path=tmp_path / "a")
+    assert [bool(p.weights) for p in sl.Cycle.load(tmp_path / "a" / "cycle.safetensors").points] == [
+        False
+    ] * 2
+    with pytest.raises(sl.DataError, match="the data are empty"):
+        cycle(small(), "FT", SETTINGS, DATA, sample=[], path=tmp_path / "b")
+    with pytest.raises(sl.DataError, match="the training data are empty"):
+        cycle(small(), "FT", SETTINGS, (DATA[0][:0], DATA[1][:0]), sample=SAMPLE, path=tmp_path / "c")
+    assert not (tmp_path / "b").exists()
+    assert not (tmp_path / "c").exists()
 
 
 def test_unusable_settings() -> None:

@@ -240,8 +240,12 @@ def test_a_loss_that_is_not_finite_stops_and_the_last_checkpoint_stays(tmp_path:
     training = train(resumed, digits(), replace(RECIPE, loss=loss), path=tmp_path)
     assert len(training.losses) == 3
     assert len(calls) == 7 + 8
+    del calls[:]
+    broken = net().eval()
     with pytest.raises(sl.CriterionError, match="Pass path= to keep checkpoints"):
-        train(net(), digits(), replace(RECIPE, loss=lambda output, _: output[:, 0] * float("inf")))
+        train(broken, digits(), replace(RECIPE, loss=loss))
+    assert not broken.training
+    assert all(parameter.grad is None for parameter in broken.parameters())
 
 
 def test_what_is_held_is_let_go_in_the_end() -> None:

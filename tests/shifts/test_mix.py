@@ -37,7 +37,7 @@ def test_o24_no_draw_is_repeated_across_epochs(photos):
                 assert abs(float(torch.corrcoef(pair)[0, 1])) < 0.1
 
 
-def test_o24_draws_do_not_depend_on_workers(photos):
+def test_o24_h1_draws_do_not_depend_on_workers(photos):
     images, ids = photos(12), (31, 4, 15, 9, 26, 5, 35, 8, 97, 93, 2, 38)
     mix = CorruptionMix()
     whole = mix(images, ids, epoch=3)

@@ -10,7 +10,8 @@ GRAY = torch.full((4, 3, 100, 100), 0.5)
 BOTH = pytest.mark.parametrize("kind", [GaussianNoise, UniformNoise])
 
 
-def test_gaussian_noise_has_its_deviation():
+def test_h1_gaussian_noise_has_its_deviation():
+    """The reference code multiplies it by 2 eps once more and moves it by -eps."""
     noise = (GaussianNoise(0.05).apply(GRAY, range(4)) - GRAY).double()
     assert float(noise.std()) == pytest.approx(0.05, rel=0.02)
     assert abs(float(noise.mean())) < 4 * 0.05 / 120_000**0.5

@@ -131,12 +131,12 @@ def test_the_scale_goes_by_the_size(digits):
 
 
 def test_all_names_by_default():
-    grey = load_data("digits", split="test", mean=[0.0], std=[1.0])
-    colour = replace(grey, shape=(3, 16, 16), mean=(0.0,) * 3, std=(1.0,) * 3)
-    assert [one.name for one in distributions(colour)] == ["clean", *(f"{name} 3" for name in CORRUPTIONS)]
-    assert [one.name for one in distributions(grey)] == [
-        one.name for one in distributions(colour) if one.name != "saturate 3"
-    ]
+    """But saturation is for colours alone."""
+    gray = load_data("digits", split="test", mean=[0.0], std=[1.0])
+    coloured = replace(gray, shape=(3, 16, 16), mean=(0.0,) * 3, std=(1.0,) * 3)
+    names = ["clean", *(f"{name} 3" for name in CORRUPTIONS)]
+    assert [one.name for one in distributions(coloured)] == names
+    assert [one.name for one in distributions(gray)] == [one for one in names if one != "saturate 3"]
 
 
 @pytest.mark.parametrize(
@@ -168,3 +168,4 @@ def test_the_public_names():
     assert sl.distributions is distributions
     assert sl.shifted is shifted
     assert (sl.FGSM, sl.Corruption, sl.GaussianNoise) == (FGSM, Corruption, GaussianNoise)
+    assert sl.CORRUPTIONS == CORRUPTIONS

@@ -40,13 +40,13 @@ def test_o11_as_many_units_as_asked_for(units: int) -> None:
         counts = (drawn(units, mode, 400) > 0).sum(1)
         assert abs(counts.mean() - units) <= 1
         if mode == "random":
-            expected = float(different(SHARES, adapt(SHARES, units)))
+            expected = float(different(SHARES, adapt(SHARES, np.array([units])))[0])
             assert counts.mean() == pytest.approx(expected, abs=4 * counts.std() / 20 + 1e-12)
 
 
 def test_partial_keeps_the_largest_as_they_are() -> None:
     """Four of eight: 5 draws, so those with a fifth are sure, and the rest stand for the others."""
-    assert adapt(SHARES, 4) == 5
+    assert adapt(SHARES, np.array([4])).tolist() == [5]
     found = drawn(4, "partial", 4_000)
     assert (found[:, :2] == 1).all()
     error = found[:, 2:-1].std(0) / len(found) ** 0.5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -30,14 +31,15 @@ def test_two_workers_one_killed_half_way_make_the_table_of_one(study: Study, tmp
     victim, other = start(study, folder), start(study, folder)
     book = Book(study, folder)
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:  # until the victim has finished something and runs something
-        mine = [entry.state for entry in book.journal.entries() if f"-{victim.pid}-" in entry.worker]
-        if "done" in mine and "running" in mine:
+    while time.monotonic() < deadline:  # until the victim has finished something and is within something
+        mine = [entry for entry in book.journal.entries() if f"-{victim.pid}-" in entry.worker]
+        running = [book.place(entry.key) for entry in mine if entry.state == "running"]
+        if len(mine) > len(running) and any((place / "runs.txt").exists() for place in running):
             break
         time.sleep(0.01)
     victim.kill()
     victim.wait()
-    assert other.wait(timeout=60) == 0
+    assert other.wait(timeout=300) == 0  # two minutes more if the victim had the journal's lock
     for process in (victim, other):
         assert process.stdin is not None
         process.stdin.close()
@@ -69,6 +71,35 @@ def test_when_all_workers_die_it_says_what_the_last_one_said(study: Study, tmp_p
     broken = replace(study, run="nowhere:f")
     with pytest.raises(DataError, match=r"all 1 workers died: .*cannot import nowhere.* See .*\.log"):
         spawn(broken, tmp_path, 1, patience=60)
+
+
+def test_a_worker_that_dies_before_it_is_told_what_to_do(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than a pipe holds is written to a process that never reads."""
+    long = replace(study, settings={"seconds": 0.0, "unused": "x" * 2**20})
+    monkeypatch.setattr(sys.modules[spawn.__module__], "_CODE", "raise SystemExit('out of order')")
+    with pytest.raises(DataError, match="all 2 workers died: out of order"):
+        spawn(long, tmp_path, 2, patience=60)
+
+
+def test_when_one_cannot_be_started_the_others_are_stopped(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, begun = sys.modules[spawn.__module__], list[subprocess.Popen[bytes]]()
+    started = module._started
+
+    def start_one(*arguments: object) -> subprocess.Popen[bytes]:
+        if begun:
+            raise OSError("no more processes")
+        begun.append(started(*arguments))
+        return begun[0]
+
+    monkeypatch.setattr(module, "_started", start_one)
+    bind(study, tmp_path)
+    with pytest.raises(OSError, match="no more processes"):
+        spawn(study, tmp_path, 2, patience=60)
+    assert begun[0].poll() is not None
 
 
 def test_an_interruption_stops_the_workers(study: Study, tmp_path: Path) -> None:

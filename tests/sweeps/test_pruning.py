@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,3 +139,26 @@ def test_shifts_become_distributions() -> None:
     shifts = Shifts(corruptions=["fog"], severities=[1, 5], gaussian=[0.1], uniform=[0.2])
     assert [one.name for one in shifts.of(images)] == [
         "clean", "fog 1", "fog 5", "Gaussian noise 0.1", "uniform noise 0.2"]  # fmt: skip
+
+
+def test_networks_that_cannot_be_measured_fail_alone(
+    study: sl.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too few classes for the data, and weights that are not finite: the others' results stay."""
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def few():\n    return nn.Sequential(nn.Flatten(), nn.Linear(256, 5))\n"
+        "def good():\n    return nn.Sequential(nn.Flatten(), nn.Linear(256, 10))\n"
+        "def nan():\n    model = good()\n    model[1].bias.data.fill_(float('nan'))\n    return model\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    networks = [{"name": name, "model": f"mine:{name}"} for name in ("few", "good", "nan")]
+    trials = tuple({"network": network, "method": "unpruned", "seed": 0} for network in networks)
+    found = sl.sweep(replace(study, trials=trials), tmp_path / "out")
+    assert set(found.column("network")) == {"good"}
+    few, nan = found.failed
+    assert few.trial.startswith("few")
+    assert "'clean': model 'unpruned net few, seed 0': it predicts 5 classes, expected 10" in few.error
+    assert "is NaN" in nan.error
+    assert sl.Sweep.load(tmp_path / "out" / "sweep.safetensors") == found

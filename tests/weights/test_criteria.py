@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import shapleaf as sl
 from shapleaf.sensitivity import sensitivities
-from shapleaf.weights import Magnitude, SiPP, Snip, Study, WeightCriterion, nonzeros, top
+from shapleaf.weights import Magnitude, SiPP, Snip, WeightCriterion, WeightProbe, nonzeros, top
 from zoo import NETS, conv, example, settle, state
 
 
@@ -49,13 +49,13 @@ def snip(model: nn.Module, data: Any) -> dict[str, Tensor]:
     """The scores: what top is given."""
     seen: dict[str, Tensor] = {}
 
-    def spy(study: Study, scores: dict[str, Tensor]) -> Any:
+    def spy(probe: WeightProbe, scores: dict[str, Tensor]) -> Any:
         seen.update(scores)
-        return top(study, scores)
+        return top(probe, scores)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shapleaf.weights.criteria.top", spy)
-        Snip(loss=half_square).choose(Study(model, {"weight": model.weight.detach()}, data))
+        Snip(loss=half_square).choose(WeightProbe(model, {"weight": model.weight.detach()}, data))
     return seen
 
 

@@ -50,7 +50,7 @@ def test_all_data_count() -> None:
     assert dead(model, data[:1], ["weight"])["weight"].tolist() == [[False, True]]
 
 
-def test_constant_inputs_are_not_dropped() -> None:
+def test_h1_constant_inputs_are_not_dropped() -> None:
     """The reference drops what reads a constant: here relu(bias) and a BatchNorm's offset feed a layer."""
     model = settle(
         nn.Sequential(

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from shapleaf._draws import adapt
 from shapleaf.sensitivity import Sensed
-from shapleaf.weights import Study
+from shapleaf.weights import WeightProbe
 from shapleaf.weights.filters import Filters
-from shapleaf.weights.sampling import adapted
 
 SCORES = torch.tensor([[0.5, 0.3, 0.2, 1.0], [0.25, 0.25, 0.25, 0.25]]).double()
 WEIGHTS = torch.tensor([[1.0, 2, 3, -4], [1, 1, 1, 1]]).double()
@@ -20,8 +20,8 @@ def filters(
     *, weights: Tensor = WEIGHTS, scores: Tensor = SCORES, seed: int = 0, hybrid: bool = False
 ) -> Filters:
     outputs = torch.arange(len(weights))[:, None].expand(weights.shape)
-    study = Study(nn.Identity(), {"w": weights}, seed=seed)
-    return Filters(study, {"w": Sensed(scores, outputs, 1, 1)}, 1e-16, hybrid=hybrid)
+    probe = WeightProbe(nn.Identity(), {"w": weights}, seed=seed)
+    return Filters(probe, {"w": Sensed(scores, outputs, 1, 1)}, 1e-16, hybrid=hybrid)
 
 
 def test_filters_are_the_signs_of_each_output() -> None:
@@ -34,11 +34,11 @@ def test_filters_are_the_signs_of_each_output() -> None:
 def test_o11_drawn_weights_keep_their_expectation() -> None:
     found = filters()
     wanted = np.array([2.0, 0, 3])
-    draws = adapted(found._chance, found._filter, wanted)
+    draws = adapt(found._chance, wanted, found._filter)
     for number in (0, 2):
         drawn = []
         for seed in range(20_000):
-            found._study = Study(nn.Identity(), {"w": WEIGHTS}, seed=seed)
+            found._probe = WeightProbe(nn.Identity(), {"w": WEIGHTS}, seed=seed)
             drawn.append(found._draw(number, int(draws[number])))
         factors = np.array(drawn)
         error = factors.std(0) / 20_000**0.5
@@ -96,13 +96,21 @@ def test_hybrid_draws_where_the_tail_is_heavy() -> None:
 
 
 def test_weights_that_no_call_reads_are_left_out() -> None:
-    study = Study(nn.Identity(), {"w": WEIGHTS})
+    probe = WeightProbe(nn.Identity(), {"w": WEIGHTS})
     outputs = torch.tensor([[0] * 4, [-1] * 4])
     scores = SCORES.clone()
     scores[1] = 0
-    found = Filters(study, {"w": Sensed(scores, outputs, 1, 1)}, 1e-16, hybrid=False)
+    found = Filters(probe, {"w": Sensed(scores, outputs, 1, 1)}, 1e-16, hybrid=False)
     assert found.most.tolist() == [3, 1]
     assert found.share.tolist() == [1, 1]
+
+
+def test_sensitivities_of_very_unlike_sizes() -> None:
+    """Weights that decayed to next to nothing are hit after more draws than there are integers."""
+    scores = torch.tensor([[1.0, 3e-17, 1e-17, 1e-18]]).double()
+    for hybrid in (False, True):
+        made = filters(weights=torch.ones(1, 4).double(), scores=scores, hybrid=hybrid)
+        assert made.choose(3)["w"].keep[0, 0]
 
 
 @pytest.mark.parametrize("count", [1, 3, 6])

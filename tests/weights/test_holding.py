@@ -83,6 +83,17 @@ def test_o16_with_mixed_precision(scaled: bool) -> None:
     held.remove()
 
 
+def test_h1_what_happens_to_be_zero_is_not_held() -> None:
+    """The reference code holds all that is zero when retraining begins, new biases among it."""
+    model = network().train()
+    torch.nn.init.zeros_(model[4].bias)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with sl.hold(model, sl.sparsify(model, sl.Nonzeros(keep=0.4)), optimizer):
+        loss(model).backward()
+        optimizer.step()
+    assert bool(model[4].bias.all())
+
+
 def test_several_optimizers_and_any_optimizer() -> None:
     for given in ("both", "any"):
         model = network().train()
@@ -175,6 +186,8 @@ def test_what_does_not_fit() -> None:
             verb(other, masks)
     with pytest.raises(sl.PlanError, match="this SGD has none of the masked parameters"):
         sl.hold(model, masks, torch.optim.SGD(other.parameters(), lr=0.1))
+    with pytest.raises(sl.PlanError, match="no optimizer in the list"):
+        sl.hold(model, masks, [])
     held = sl.hold(model, masks)
     model[4] = nn.Linear(96, 5)
     with pytest.raises(

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .. import __version__, _context
+from .. import _context
 from .._progress import progress
 from ..data import Batch, batches
 from ..errors import DataError, ShapleafError
@@ -62,8 +62,8 @@ def assess(
     ([[0, 1]], (Fraction(1, 2),))
     """
     candidates, wanted = checked(subjects), _named(distributions)
-    done, names = _resumed(path, candidates, tuple(classes))
-    settings = {"torch": str(torch.__version__), "shapleaf": __version__, "ignore": str(ignore)}
+    settings = {"ignore": str(ignore), **_context.versions()}
+    done, names = _resumed(path, candidates, tuple(classes), settings["ignore"])
     shelf = _Shelf(candidates, memory)
 
     def outcomes(shown: Iterable[str]) -> Outcomes:
@@ -109,6 +109,7 @@ def _resumed(
     path: str | os.PathLike[str] | None,
     candidates: Sequence[Candidate],
     classes: tuple[str, ...],
+    ignore: str,
 ) -> tuple[dict[str, Observed], tuple[str, ...]]:
     """What a file holds already, and the names of the classes."""
     if path is None or not Path(path).exists():
@@ -122,6 +123,9 @@ def _resumed(
             + (f"; the first that differs is {other!r}" if other else "")
             + ". To go on, give the same models in the same order; else choose another file."
         )
+    before = found.settings.get("ignore")
+    if before != ignore:
+        raise DataError(f"{path} was measured with ignore={before}, not {ignore}. Choose another file.")
     if classes and classes != found.classes:
         raise DataError(f"{path} holds other classes: {', '.join(found.classes)}. Choose another file.")
     return {one.distribution: one for one in found.observed}, found.classes
@@ -184,8 +188,8 @@ class _Reader:
         self.classes = self.classes or scores.shape[1]
         if scores.shape[1] != self.classes:
             raise DataError(
-                f"it predicts {scores.shape[1]} classes, those before it {self.classes}; models that are "
-                "measured side by side need the same classes."
+                f"it predicts {scores.shape[1]} classes, expected {self.classes}, as the data or the models "
+                "before it have; models that are measured side by side need the same classes."
             )
         dense = scores.ndim > 2
         labels = labels_of(batch.target, scores, self.ignore if dense else None)

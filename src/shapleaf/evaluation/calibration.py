@@ -138,8 +138,9 @@ def _groups(outcomes: Outcomes, bins: int) -> Iterator[list[Observed]]:
 def _grouped(group: Sequence[Observed], metric: CalibrationError) -> list[list[Interval]]:
     """The summaries of every model, by distribution."""
     values = [torch.stack([one.confidence.double(), (~one.wrong).double()], 2) for one in group]
-    rows = _summaries(torch.cat(values), metric.bins, metric.resamples, metric.seed)
-    models = len(values[0])
+    models, examples = values[0].shape[:2]
+    parts = torch.cat(values).split(max(1, _CELLS // (examples * metric.bins)))
+    rows = [row for part in parts for row in _summaries(part, metric.bins, metric.resamples, metric.seed)]
     return [rows[start : start + models] for start in range(0, len(rows), models)]
 
 

@@ -40,8 +40,17 @@ class Candidate:
         return Subject(name=self.name, method=self.method, removed=self.removed, net=self.net, role=self.role)
 
     def load(self) -> nn.Module:
-        """The model."""
-        return self.model if isinstance(self.model, nn.Module) else self.model()
+        """The model.
+
+        Raises:
+            DataError: what loads it returned something else.
+        """
+        found = self.model if isinstance(self.model, nn.Module) else self.model()
+        if not isinstance(found, nn.Module):
+            raise DataError(
+                f"model {self.name!r} was loaded as a {type(found).__name__}, expected a torch.nn.Module."
+            )
+        return found
 
 
 def checked(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:

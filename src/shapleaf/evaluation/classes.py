@@ -42,7 +42,7 @@ def flips(outcomes: Outcomes, subject: str, *, distribution: str | None = None) 
     name = _nominal(outcomes) if distribution is None else distribution
     seen, k = outcomes[name], outcomes.index(subject)
     reference = outcomes.reference(outcomes.subjects[k].net)
-    wrong, classes = seen.wrong, _classes(outcomes)
+    wrong, classes = seen.wrong, class_names(outcomes)
     lost, won = ~wrong[reference] & wrong[k], wrong[reference] & ~wrong[k]
     chosen = torch.stack([torch.ones_like(lost), ~wrong[reference], ~wrong[k], lost, won])
     counts = _by_class(seen.labels, chosen, len(classes))
@@ -94,7 +94,7 @@ def identified(outcomes: Outcomes, subjects: Sequence[str], *, distribution: str
     nets = dict.fromkeys(outcomes.subjects[k].net for k in pruned)
     references = [outcomes.reference(net) for net in nets]
     seen.check_classified()
-    size = len(_classes(outcomes))
+    size = len(class_names(outcomes))
     changed = _mode(seen.predicted[pruned], size) != _mode(seen.predicted[references], size)
     return changed.nonzero().flatten()
 
@@ -119,7 +119,7 @@ def class_counts(outcomes: Outcomes) -> tuple[ClassCounts, ...]:
         k if one.role in ("reference", "separate") else outcomes.reference(one.net)
         for k, one in enumerate(outcomes.subjects)
     ]
-    size, found = len(_classes(outcomes)), list[ClassCounts]()
+    size, found = len(class_names(outcomes)), list[ClassCounts]()
     for seen in outcomes.observed:
         wrong = seen.wrong
         before = wrong[references]
@@ -147,8 +147,12 @@ def _nominal(outcomes: Outcomes) -> str:
     raise DataError("none of the distributions is nominal; say which by distribution=.")
 
 
-def _classes(outcomes: Outcomes) -> tuple[str, ...]:
-    """Their names; numbers where there are none."""
+def class_names(outcomes: Outcomes) -> tuple[str, ...]:
+    """The names of the classes; numbers where there are none.
+
+    >>> class_names(Outcomes(subjects=(), observed=(), classes=("cat", "dog")))
+    ('cat', 'dog')
+    """
     if outcomes.classes:
         return outcomes.classes
     most = max(max(int(one.labels.max()), int(one.predicted.max())) for one in outcomes.observed)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from .. import _intervals
+from .._intervals import wilson
 from ..records.outcomes import Observed, Outcomes
 from ..records.robustness import Measured
 from .resampling import ends, resampled_errors
@@ -33,17 +33,16 @@ def accuracies(outcomes: Outcomes, *, resamples: int = 1000, seed: int = 0) -> t
     dense = any(one.overlaps is not None for one in outcomes.observed)
     drawn = resampled_errors(outcomes, resamples, seed) if dense else {}
     for one in outcomes.observed:
-        for k, (subject, error) in enumerate(zip(outcomes.subjects, one.errors, strict=True)):
-            if dense:
-                low, high = (100 * ends(1 - drawn[one.distribution][:, k])).tolist()
-            else:
-                low, high = _wilson(float(1 - error), one.examples)
+        shares = torch.tensor([float(1 - error) for error in one.errors], dtype=torch.float64)
+        limits = ends(1 - drawn[one.distribution]).T if dense else wilson(shares, one.examples)
+        rows = zip(outcomes.subjects, (100 * shares).tolist(), (100 * limits).tolist(), strict=True)
+        for subject, share, (low, high) in rows:
             found.append(
                 Measured(
                     subject=subject.name,
                     distribution=one.distribution,
                     metric="mean IoU" if dense else "accuracy",
-                    value=100 * float(1 - error),
+                    value=share,
                     low=low,
                     high=high,
                     nominal=one.nominal,
@@ -90,21 +89,16 @@ def _pairs(outcomes: Outcomes) -> Iterator[tuple[int, int]]:
 
 def _agreement(outcomes: Outcomes, one: Observed, k: int, other: int) -> Measured:
     one.check_classified()
-    share = (one.predicted[k] == one.predicted[other]).double().mean().item()
-    low, high = _wilson(share, one.examples)
+    share = (one.predicted[k] == one.predicted[other]).double().mean()
+    low, high = (100 * wilson(share, one.examples)).tolist()
     return Measured(
         subject=outcomes.subjects[k].name,
         distribution=one.distribution,
         metric="agreement",
-        value=100 * share,
+        value=100 * share.item(),
         low=low,
         high=high,
         other=outcomes.subjects[other].name,
         nominal=one.nominal,
         family=one.family,
     )
-
-
-def _wilson(share: float, examples: int) -> tuple[float, float]:
-    low, high = (100 * _intervals.wilson(torch.tensor(share, dtype=torch.float64), examples)).tolist()
-    return low, high

@@ -16,7 +16,17 @@ from ..records.receipt import Receipt
 from ..records.report import Measurement, Report
 from ..records.scores import Scores
 from .latency import Latency
-from .metrics import Accuracy, Agreement, ExampleMetric, Loss, Macs, Metric, ModelMetric, Params
+from .metrics import (
+    Accuracy,
+    Agreement,
+    ExampleMetric,
+    Loss,
+    Macs,
+    Metric,
+    ModelMetric,
+    Params,
+    check_classes,
+)
 
 
 def evaluate(
@@ -150,11 +160,7 @@ def _check_classes(output: Any, beside: Any) -> None:
         mine, theirs = _context.logits(output).shape[1:], _context.logits(beside).shape[1:]
     except DataError:
         return  # no tensor of predictions: it is for the metrics to say what they need
-    if mine != theirs:
-        raise DataError(
-            f"the model returns predictions of shape (examples, {', '.join(map(str, mine))}), the "
-            f"reference (examples, {', '.join(map(str, theirs))}); both need the same classes."
-        )
+    check_classes(mine, theirs, "the model", "the reference")
 
 
 def _row(metric: ExampleMetric, mine: Tensor, theirs: Tensor | None) -> Measurement:

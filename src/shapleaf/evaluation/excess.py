@@ -14,7 +14,7 @@ from .resampling import ends, resampled_errors
 
 
 def excess_error(
-    outcomes: Outcomes, *, resamples: int = 10_000, examples: int = 1000, seed: int = 0
+    outcomes: Outcomes, *, resamples: int = 1000, refits: int = 10_000, seed: int = 0
 ) -> ExcessError:
     """How much more error shifts add to pruned models than to their reference.
 
@@ -26,14 +26,14 @@ def excess_error(
 
     Args:
         outcomes: of :func:`shapleaf.assess`, with nominal and shifted distributions.
-        resamples: of the models, for the slope's 95 % percentile interval.
-        examples: resamples of the examples, for the interval of each difference; see
+        resamples: of the examples, for the interval of each difference; see
             :func:`shapleaf.prune_potential`.
+        refits: of the line to models drawn again, for the slope's 95 % percentile interval.
         seed: of the resamples.
 
     Raises:
         DataError: no model is pruned, a net has no reference, or either kind of distribution is missing.
-        CriterionError: there are no resamples.
+        CriterionError: there are no resamples or refits.
 
     >>> from shapleaf.records import Observed, Subject
     >>> def seen(name, dense, half, nominal):
@@ -49,8 +49,8 @@ def excess_error(
     >>> round(found.points[0].difference, 12), round(found["WT"].value, 12)
     (0.05, 0.1)
     """
-    if resamples < 1:
-        raise CriterionError(f"resamples must be at least 1, received {resamples}.")
+    if refits < 1:
+        raise CriterionError(f"refits must be at least 1, received {refits}.")
     curves = outcomes.curves()
     references = {net: outcomes.reference(net) for _, net in curves}
     groups = [[one for one in outcomes.observed if one.nominal is kind] for kind in (True, False)]
@@ -65,7 +65,7 @@ def excess_error(
         for group in groups
     ]
     excess = [shifted - nominal for nominal, shifted in zip(*exact, strict=True)]
-    drawn_errors = resampled_errors(outcomes, examples, seed)
+    drawn_errors = resampled_errors(outcomes, resamples, seed)
     nominal, shifted = (
         torch.stack([drawn_errors[one.distribution] for one in group]).mean(0) for group in groups
     )
@@ -89,7 +89,7 @@ def excess_error(
                 )
             )
     slopes = tuple(
-        fitted(method, [p for p in points if p.method == method], resamples, seed)
+        fitted(method, [p for p in points if p.method == method], refits, seed)
         for method in dict.fromkeys(point.method for point in points)
         if any(point.removed for point in points if point.method == method)
     )
@@ -97,12 +97,13 @@ def excess_error(
         "nominal": ", ".join(one.distribution for one in groups[0]),
         "shifted": ", ".join(one.distribution for one in groups[1]),
         "resamples": f"{resamples:,}",
+        "refits": f"{refits:,}",
         "seed": str(seed),
     }
     return ExcessError(slopes=slopes, points=tuple(points), settings=settings)
 
 
-def fitted(method: str, points: list[Excess], resamples: int, seed: int) -> Slope:
+def fitted(method: str, points: list[Excess], refits: int, seed: int) -> Slope:
     """The line through the origin and its 95 % interval.
 
     Points where nothing was removed say nothing about the line and are left out; there must be others.
@@ -117,7 +118,7 @@ def fitted(method: str, points: list[Excess], resamples: int, seed: int) -> Slop
     x = torch.tensor([point.removed for point in used], dtype=torch.float64)
     y = torch.tensor([point.difference for point in used], dtype=torch.float64)
     order = np.argsort([point.subject for point in used], kind="stable")
-    picks = _rng.stream(seed, "excess error", method).integers(len(used), size=(resamples, len(used)))
+    picks = _rng.stream(seed, "excess error", method).integers(len(used), size=(refits, len(used)))
     chosen = torch.from_numpy(order[picks])
     low, high = ends(_slope(x[chosen], y[chosen])).tolist()
     return Slope(method=method, value=_slope(x, y).item(), low=low, high=high, points=len(used))

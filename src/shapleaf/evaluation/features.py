@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .. import __version__, _context
+from .. import _context
 from .._progress import progress
 from ..data import Batch, batches
 from ..errors import DataError
 from ..records.features import HeatMap, Ordering, kept
 from .candidates import Candidate, checked
-from .metrics import Loss, Z
+from .metrics import Loss, Z, check_classes
 from .orderings import Fast, backselect, mask_shape
 from .similarity import scores
 
@@ -100,8 +100,7 @@ def heat_map(
         settings={
             "orderings": "given" if known is not None else mode if isinstance(mode, str) else repr(mode),
             "masked": f"{value:g}" if isinstance(value, float | int) else "a tensor",
-            "torch": str(torch.__version__),
-            "shapleaf": __version__,
+            **_context.versions(),
         },
     )
 
@@ -145,17 +144,17 @@ def _confidences(
     candidates: Sequence[Candidate], models: Sequence[nn.Module], batch: Batch, where: str
 ) -> Tensor:
     """The probability that each model gives to the true class, ``(models, examples)``."""
-    found = list[Tensor]()
-    classes = 0
+    found, first = list[Tensor](), tuple[int, ...]()
     with torch.no_grad():
         for candidate, model in zip(candidates, models, strict=True):
             mine = scores(candidate, model, batch, where)
-            if mine.ndim != 2 or (classes and mine.shape[1] != classes):
+            if mine.ndim != 2:
                 raise DataError(
                     f"{candidate.name!r} returns class scores of shape {tuple(mine.shape)}, expected "
-                    f"({batch.examples}, {classes or 'classes'}) as from {candidates[0].name!r}."
+                    f"({batch.examples}, classes)."
                 )
-            classes = mine.shape[1]
+            first = first or mine.shape[1:]
+            check_classes(mine.shape[1:], first, repr(candidate.name), repr(candidates[0].name))
             found.append(Loss().observe(mine, Batch(mine, batch.target.cpu()), None).neg().exp())
     return torch.stack(found)
 

@@ -110,6 +110,21 @@ def predictions(output: Any, batch: Batch) -> Tensor:
     return scores
 
 
+def check_classes(mine: Sequence[int], theirs: Sequence[int], own: str, other: str) -> None:
+    """Refuse two models whose predictions for an example differ in shape.
+
+    Raises:
+        DataError: they do; ``own`` and ``other`` name the models.
+
+    >>> check_classes((10,), (10,), "half", "dense")
+    """
+    if tuple(mine) != tuple(theirs):
+        raise DataError(
+            f"{own} returns predictions of shape (examples, {', '.join(map(str, mine))}), {other} "
+            f"(examples, {', '.join(map(str, theirs))}); both need the same classes."
+        )
+
+
 def labels_of(target: Any, scores: Tensor, ignore: int | None = None) -> Tensor:
     """Class labels that fit the scores; probabilities give their most likely class.
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .. import __version__, _context
+from .. import _context
 from .._progress import progress
 from ..errors import CriterionError, DataError
 from ..records.features import Ordering
@@ -141,8 +141,7 @@ def backselect(
             if fast is None
             else f"fast, {fast.step} of {fast.tried(game.features)} tried a step",
             "masked": f"{value:g}" if isinstance(value, float | int) else "a tensor",
-            "torch": str(torch.__version__),
-            "shapleaf": __version__,
+            **_context.versions(),
         },
     )
 

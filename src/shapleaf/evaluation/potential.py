@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import CriterionError
+from ..errors import CriterionError, DataError
 from ..records.outcomes import Observed, Outcomes
 from ..records.potential import Limit, Pooled, Potential, Scope
 from .resampling import ends, resampled_errors
@@ -44,7 +44,7 @@ def prune_potential(
         seed: of the resamples.
 
     Raises:
-        DataError: no model is pruned, or a net has no reference.
+        DataError: no model is pruned, a net has no reference, or there are no distributions.
         CriterionError: no delta, one that is not finite, or no resamples.
 
     >>> from shapleaf.records import Subject
@@ -70,6 +70,8 @@ def prune_potential(
         _Curve(method, net, outcomes.reference(net), members, [outcomes.subjects[k].removed for k in members])
         for (method, net), members in outcomes.curves().items()
     ]
+    if not outcomes.observed:
+        raise DataError("the outcomes hold no distribution; measure at least one by shapleaf.assess.")
     drawn = resampled_errors(outcomes, resamples, seed)
     scored = [_Scored(one, one.errors, drawn[one.distribution]) for one in outcomes.observed]
     limits, pooled = list[Limit](), list[Pooled]()

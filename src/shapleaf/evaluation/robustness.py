@@ -9,7 +9,7 @@ from ..records.outcomes import Outcomes
 from ..records.robustness import Robustness
 from ..records.similarity import NoiseSimilarity
 from .calibration import calibration
-from .classes import class_counts
+from .classes import class_counts, class_names
 from .curves import accuracies, agreements
 from .excess import excess_error
 from .potential import prune_potential
@@ -63,7 +63,7 @@ def robustness(
     """
     potential = prune_potential(outcomes, delta=delta, resamples=resamples, seed=seed)
     shifted = not all(one.nominal for one in outcomes.observed)
-    excess = excess_error(outcomes, examples=resamples, seed=seed) if shifted else None
+    excess = excess_error(outcomes, resamples=resamples, seed=seed) if shifted else None
     classified = all(one.overlaps is None for one in outcomes.observed)
     curves = accuracies(outcomes, resamples=resamples, seed=seed)
     if classified:
@@ -77,6 +77,6 @@ def robustness(
         similarity=similarity,
         features=features,
         classes=class_counts(outcomes) if classified else (),
-        class_names=outcomes.classes,
+        class_names=class_names(outcomes) if classified else outcomes.classes,
         settings={**outcomes.settings, "resamples": f"{resamples:,}", "seed": str(seed)},
     )

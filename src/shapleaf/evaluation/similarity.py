@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from .. import __version__, _context, _rng
+from .. import _context, _intervals, _rng
 from .._progress import progress
 from ..data import Batch, batches
 from ..errors import DataError
 from ..records.similarity import NoiseSimilarity
 from .candidates import Candidate, checked
-from .metrics import Accuracy, Z, predictions, wilson
+from .metrics import Accuracy, Z, check_classes, predictions
 
 EPSILONS = tuple(round(0.05 * step, 2) for step in range(15))
 """0 to 0.7, as in "Lost in Pruning"."""
@@ -75,7 +75,7 @@ def noise_similarity(
             stack.enter_context(_context.inference(model))
         stack.enter_context(torch.no_grad())
         step = stack.enter_context(progress("noise"))
-        for batch in batches(data, labelled=False):
+        for batch in batches(data, labelled=False, device="cpu"):  # where scores are compared
             named = list(zip(candidates, models, strict=True))
             _observe(sums, batch, named, against, sizes, seed)
             step(f"{sums.examples} examples")
@@ -95,8 +95,7 @@ def noise_similarity(
             "noise": "uniform",
             "draws": str(draws),
             "seed": str(seed),
-            "torch": str(torch.__version__),
-            "shapleaf": __version__,
+            **_context.versions(),
         },
     )
 
@@ -194,12 +193,9 @@ class _Sums:
 
 def _wilson(share: Tensor, variance: Tensor, examples: int) -> Tensor:
     """Wilson's intervals with as many examples as would give a share this variance, at least those seen."""
-    found = []
-    for p, v in zip(share.flatten().tolist(), variance.flatten().tolist(), strict=True):
-        effective = p * (1 - p) / v if v > 0 else 0.0
-        _, low, high = wilson(min(p, 1.0), max(examples, int(effective)))
-        found.append([(low or 0.0) / 100, (high or 0.0) / 100])
-    return torch.tensor(found, dtype=torch.float64).view(*share.shape, 2)
+    share = share.clamp(max=1)  # of rounding
+    effective = torch.where(variance > 0, share * (1 - share) / variance, 0.0).floor()
+    return _intervals.wilson(share, effective.clamp(min=examples))
 
 
 def _observe(
@@ -243,11 +239,8 @@ def _compared(
         positions = theirs[0, 0].numel()
         for i in (i for i, at in enumerate(against) if at == reference):
             mine = theirs if i == reference else scores(*models[i], batch, where)
-            if mine.shape != theirs.shape:
-                raise DataError(
-                    f"{models[i][0].name!r} returns class scores of shape {tuple(mine.shape)}, its reference "
-                    f"{models[reference][0].name!r} {tuple(theirs.shape)}; both need the same classes."
-                )
+            names = repr(models[i][0].name), f"its reference {models[reference][0].name!r}"
+            check_classes(mine.shape[1:], theirs.shape[1:], *names)
             same = (mine.argmax(1) == theirs.argmax(1)).double()
             apart = (mine.softmax(1) - theirs.softmax(1)).norm(dim=1)
             found[:2, i] = torch.stack([same, apart]).reshape(2, batch.examples, -1).mean(-1)

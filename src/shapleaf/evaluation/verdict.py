@@ -90,7 +90,7 @@ def verdict(
     ...     pooled("nominal", "nominal", 0.85, "clean"), pooled("shifted", "shifted", 0.0, "impulse 3"),
     ... )))
     >>> print(found.sentences[1])
-    WT, all shifts measured: do not prune at all; on impulse 3 only 0 % of the parameters may be removed
+    WT, all shifts measured: do not prune at all; on impulse 3 nothing may be removed
     (95 % interval 0 to 0 %), 0 % on average over the shifts, 85 % on nominal data.
     """
     if not potential.deltas or (delta is not None and delta not in potential.deltas):
@@ -153,25 +153,7 @@ def _sentence(one: Advice, rules: Rules) -> str:
     """The advice in words, with its evidence and its doubts."""
     where = {"nominal": "data as in training only", "shifted": "all shifts measured"}
     start = f"{one.method or 'pruning'}, {where.get(one.expected, f'shifts of {one.expected}')}: "
-    ends = f"95 % interval {100 * one.low:.3g} to {_percent(one.high)}"
-    if one.extent == "not at all" and one.nominal < one.worst:
-        text = (
-            f"{start}do not prune at all; nominal data allow only {_percent(one.nominal)} of the parameters "
-            f"to be removed, where {one.weakest} allows {_percent(one.worst)} ({ends})"
-        )
-    elif one.extent == "not at all":
-        text = (
-            f"{start}do not prune at all; on {one.weakest} only {_percent(one.worst)} of the "
-            f"parameters may be removed ({ends})"
-        )
-    else:
-        text = f"{start}prune {one.extent}; you may remove {_percent(one.remove)} of the parameters ({ends}"
-        text += (
-            f"; the next size measured, {_percent(one.above)}, was too much)"
-            if one.above is not None
-            else "; no more was measured)"
-        )
-        text += "" if one.expected == "nominal" else f", which is what {one.weakest} allows"
+    text = start + (_refused(one) if one.extent == "not at all" else _allowed(one))
     if one.expected != "nominal":
         text += f", {_percent(one.mean)} on average over the shifts, {_percent(one.nominal)} on nominal data"
     if one.certain:
@@ -186,9 +168,37 @@ def _sentence(one: Advice, rules: Rules) -> str:
     return text + f". This is not precise: the interval is wider than {_percent(rules.wide)}."
 
 
+def _ends(one: Advice) -> str:
+    return f"95 % interval {100 * one.low:.3g} to {_percent(one.high)}"
+
+
+def _refused(one: Advice) -> str:
+    if one.nominal < one.worst:
+        return (
+            f"do not prune at all; nominal data allow only {_percent(one.nominal)} of the parameters to be "
+            f"removed, where {one.weakest} allows {_percent(one.worst)} ({_ends(one)})"
+        )
+    much = f"only {_percent(one.worst)} of the parameters" if one.worst else "nothing"
+    return f"do not prune at all; on {one.weakest} {much} may be removed ({_ends(one)})"
+
+
+def _allowed(one: Advice) -> str:
+    more = f"the next size measured, {_percent(one.above)}, was too much" if one.above else None
+    evidence = f"({_ends(one)}; {more or 'no more was measured'})"
+    text = f"prune {one.extent}; you may remove {_percent(one.remove)} of the parameters"
+    if one.expected == "nominal":
+        return f"{text} {evidence}"
+    if one.worst > one.remove:
+        return (
+            f"{text}, no more than nominal data allow; {one.weakest} allows {_percent(one.worst)} {evidence}"
+        )
+    return f"{text} {evidence}, which is what {one.weakest} allows"
+
+
 def _guidelines(advice: list[Advice]) -> Iterator[str]:
     """What to do about it, for all methods together."""
-    if not any(one.expected == "shifted" for one in advice):
+    shifted = any(one.expected == "shifted" for one in advice)
+    if not shifted:
         yield "No shifts were measured, so nothing is known about data unlike those of training."
     spent = {one.method for one in advice if one.expected == "nominal" and one.extent == "not at all"}
     if spent:
@@ -198,26 +208,23 @@ def _guidelines(advice: list[Advice]) -> Iterator[str]:
             "Measure models that are pruned less or trained again afterwards, or allow more error (delta)."
         )
     advice = [one for one in advice if one.method not in spent]
-    shifted = [one for one in advice if one.expected == "shifted"]
-    if not shifted:
+    if not (advice and shifted):
         return
-    low = min(shifted, key=lambda one: one.worst)
-    if all(one.extent == "fully" for one in shifted):
-        yield (
-            "The shifts measured leave the potential as it is on nominal data; of others this says nothing."
-        )
+    lowered = [one for one in advice if one.extent != "fully" and one.worst < one.nominal]
+    worst = [one for one in lowered if one.expected == "shifted"]
+    most = max(worst, key=lambda one: one.nominal - one.worst, default=None)
+    if most is None:
+        yield "The shifts measured hardly lower the potential; of other shifts this says nothing."
     else:
         yield (
-            f"If unexpected shifts may occur, do not prune: on {low.weakest} {low.method or 'pruning'} may "
-            f"remove {_percent(low.worst)}, where nominal data allow {_percent(low.nominal)}."
+            f"If unexpected shifts may occur, do not prune: nominal data allow {most.method or 'pruning'} to "
+            f"remove {_percent(most.nominal)}, {most.weakest} only {_percent(most.worst)}."
         )
-    families = dict.fromkeys(
-        one.expected for one in advice if one.expected not in ("nominal", "shifted") and one.extent != "fully"
-    )
+    families = dict.fromkeys(one.expected for one in lowered if one.expected not in ("nominal", "shifted"))
     if families:
         yield (
-            f"Include shifts of {', '.join(families)} in training and measure again on shifts that are held "
-            "out: training with the shifts to come is what raises the potential."
+            f"To be able to remove more, include shifts of {', '.join(families)} in training, and measure "
+            "again on others that are held out."
         )
 
 
@@ -227,11 +234,12 @@ def _excess(excess: ExcessError | None) -> Iterator[str]:
 
 
 def _line(one: Slope) -> str:
-    ends = f"95 % interval {10 * one.low:+.2f} to {10 * one.high:+.2f}"
+    ends = f"95 % interval of the difference {10 * one.low:+.2f} to {10 * one.high:+.2f}"
     ends += f", of only {count(one.points, 'model')}" if one.points < _FEW else ""
     text = (
         f"{one.method or 'pruning'}: for every tenth of the parameters removed, shifts add "
-        f"{10 * one.value:+.2f} points of error to what they add without pruning ({ends})"
+        f"{abs(10 * one.value):.2f} points of error {'less' if one.value < 0 else 'more'} than without "
+        f"pruning ({ends})"
     )
     return text + (", which cannot be told from 0." if one.low <= 0 <= one.high else ".")
 

@@ -249,7 +249,8 @@ class _Run:
             file = "" if record is None else f"{place:03d}.record.safetensors"
             if record is not None:
                 record.save(self.path / file)
-            removed = 1 - nonzeros(model) / self.cycle.dense
+            # What was zero in the original network, such as a bias, may have been trained since.
+            removed = max(0.0, 1 - nonzeros(model) / self.cycle.dense)
             points = (
                 *points,
                 Point(keep=keep, removed=removed, retrained=place == last, record=file, first=begin),

@@ -24,7 +24,7 @@ from ..tracing import trace
 from ..weights import Magnitude, SiPP, WeightCriterion, hold, sparsified, sparsify
 from ..weights.holding import apply
 from .recipes import described
-from .train import Hold
+from .train import Holder
 
 Removed = Masks | Receipt
 
@@ -165,7 +165,7 @@ def redo(model: nn.Module, record: Removed | None) -> nn.Module:
     return model
 
 
-def holding(records: Sequence[Removed]) -> Hold | None:
+def holding(records: Sequence[Removed]) -> Holder | None:
     """What keeps all weights at zero that some steps pruned; nothing where units were cut out."""
     masks = [record for record in records if isinstance(record, Masks)]
     if not masks:

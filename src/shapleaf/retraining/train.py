@@ -35,7 +35,7 @@ class Held(Protocol):
     def remove(self) -> Any: ...
 
 
-Hold = Callable[[nn.Module, Optimizer], Held]
+Holder = Callable[[nn.Module, Optimizer], Held]
 """Called with the model and its new optimizer before training begins; removed at the end."""
 
 
@@ -44,7 +44,7 @@ def train(
     data: Any,
     recipe: Recipe,
     *,
-    hold: Hold | None = None,
+    hold: Holder | None = None,
     seed: int = 0,
     path: str | os.PathLike[str] | None = None,
     snapshots: tuple[int, ...] = (),
@@ -97,7 +97,6 @@ def train(
     run.begin(settings, snapshots)
     with _context.mode(model, train=True), _context.rng(seed), _holding(hold, model, optimizer):
         run.go()
-    optimizer.zero_grad(set_to_none=True)
     at = run.at
     return Training(
         losses=at.losses, rates=at.rates, seconds=at.seconds, batches=at.batches, settings=at.settings
@@ -105,11 +104,12 @@ def train(
 
 
 @contextmanager
-def _holding(hold: Hold | None, model: nn.Module, optimizer: Optimizer) -> Iterator[None]:
+def _holding(hold: Holder | None, model: nn.Module, optimizer: Optimizer) -> Iterator[None]:
     held = hold(model, optimizer) if hold else None
     try:
         yield
     finally:
+        optimizer.zero_grad(set_to_none=True)
         if held is not None:
             held.remove()
 

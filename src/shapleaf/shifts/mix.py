@@ -18,12 +18,12 @@ from .normalisation import Normalisation
 
 @dataclass(frozen=True, slots=True)
 class CorruptionMix:
-    """Corruptions as an augmentation: the robust training of "Lost in Pruning" (Liebenwein et al. 2021).
+    """Augmentation by corruptions: ``Recipe(augment=CorruptionMix())`` trains as robustly as the paper did.
 
     For each image and epoch a corruption is drawn from ``names`` and a severity from 0 to 5, all equally
     likely; 0 leaves the image as it is. Both, and all that the corruption draws, come from a stream named by
-    the epoch and the image's id: nothing is drawn twice, by whatever worker, and a run can be repeated.
-    Meant for :class:`Recipe`; with crops and flips, by ``shapleaf.retraining.Compose``.
+    the epoch and the image's id: nothing is drawn twice, by whatever worker, and a run can be repeated
+    ("Lost in Pruning", Liebenwein et al. 2021). With crops and flips: ``shapleaf.retraining.Compose``.
 
     Args:
         names: of the corruptions. ``MIX1``, the default, is what the paper trains with; it tests on the

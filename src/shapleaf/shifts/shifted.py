@@ -117,7 +117,8 @@ def distributions(
 
     Args:
         images: what ``load_data`` gives; for other batches, use :func:`shifted` for each shift.
-        names: which of ``CORRUPTIONS``; may be empty. Default: all, of grey images all but ``saturate``.
+        names: which of ``CORRUPTIONS``; may be empty. Default: all 19, of images of one channel all but
+            ``saturate``, which changes colours.
         severities: of each, 1 to 5.
         scale: see :class:`Corruption`. Default: ``cifar`` up to 64 pixels, else ``imagenet``.
         noise: further shifts, such as ``GaussianNoise(0.1)``.

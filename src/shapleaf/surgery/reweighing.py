@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from .. import _context
-from .._draws import adapt
+from .._draws import Floats, adapt
 from .._rng import stream
 from ..allocation import plan as make_plan
 from ..cuts import slicing
@@ -20,10 +19,6 @@ from ..errors import CriterionError, PlanError, StaleGraphError
 from ..records import Plan, Scores
 from ..tracing.inputs import imitate
 from ..watching import Uses
-
-Array = npt.NDArray[np.float64]
-MOST = 2**53
-"""Draws beyond which no unit with a share that counts is missed."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +150,7 @@ def redraw(
     return make_plan(plan.graph, keep, made_by=made_by), Reweigh(factors)
 
 
-def _shares(plan: Plan, scores: Scores, name: str) -> Array:
+def _shares(plan: Plan, scores: Scores, name: str) -> Floats:
     tie = plan.graph.tied(name)
     if len(tie) > 1:
         raise PlanError(
@@ -167,23 +162,23 @@ def _shares(plan: Plan, scores: Scores, name: str) -> Array:
         raise CriterionError(
             f"the plan prunes {name}, for which there are no scores per unit; attribute it, too."
         )
-    found: Array = values.double().numpy()
+    found: Floats = values.double().numpy()
     if not (np.isfinite(found).all() and found.min() >= 0 and found.sum() > 0):
         raise CriterionError(
             f"draws in proportion to the scores of {name} need scores that are not negative, and not all "
             f"zero; received {found.tolist()[:12]}."
         )
-    shares: Array = found / found.sum()
+    shares: Floats = found / found.sum()
     return shares
 
 
-def _factors(shares: Array, units: int, mode: str, generator: np.random.Generator) -> Array:
+def _factors(shares: Floats, units: int, mode: str, generator: np.random.Generator) -> Floats:
     """What every unit counts for its readers; 0 for those that go."""
     found = np.zeros(len(shares))
     if units >= (shares > 0).sum():
         found[np.argsort(-shares, kind="stable")[:units]] = 1.0
         return found
-    draws = min(adapt(shares, units), MOST)
+    draws = int(adapt(shares, np.array([units]))[0])
     if mode == "random":
         found[:] = generator.multinomial(draws, shares)
         np.divide(found, draws * shares, out=found, where=shares > 0)

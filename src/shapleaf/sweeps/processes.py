@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -40,8 +41,10 @@ def spawn(
     environment = {"OMP_NUM_THREADS": threads} | os.environ | {"SHAPLEAF_QUIET": "1"}
     (folder / "workers").mkdir(parents=True, exist_ok=True)
     logs = [folder / "workers" / f"{os.getpid()}-{number}.log" for number in range(workers)]
-    found = [_started([str(folder), str(patience)], study, environment, log) for log in logs]
+    found = list[subprocess.Popen[bytes]]()
     try:
+        for log in logs:
+            found.append(_started([str(folder), str(patience)], study, environment, log))
         while any(process.poll() is None for process in found):
             seen()
             time.sleep(_POLL)
@@ -51,7 +54,8 @@ def spawn(
                 process.terminate()
                 process.wait()
             assert process.stdin is not None
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
     seen()
     if all(process.returncode for process in found):
         said = logs[-1].read_text(encoding="utf-8", errors="replace").strip()
@@ -71,8 +75,9 @@ def _started(
             command, stdin=subprocess.PIPE, stdout=file, stderr=file, env=environment
         )
     assert process.stdin is not None
-    process.stdin.write(study.to_json().encode() + b"\n")
-    process.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):  # what killed it is in its log
+        process.stdin.write(study.to_json().encode() + b"\n")
+        process.stdin.flush()
     return process
 
 

@@ -75,7 +75,7 @@ class Shifts(_Strict):
     """The distributions to test on, beside the clean test images.
 
     Attributes:
-        corruptions: their names; by default all that change such images.
+        corruptions: their names; by default as :func:`shapleaf.distributions`, all 19 of images in colour.
         severities: of each, 1 to 5.
         scale: ``cifar`` or ``imagenet``; by default as the images' size says.
         gaussian: standard deviations of Gaussian noise, pixels in 0 to 1.

@@ -1,6 +1,6 @@
 """Pruning of single weights: criteria, masks that meet a budget, and what holds them."""
 
-from .choosing import Choice, Kept, Study, WeightCriterion, top
+from .choosing import Choice, Kept, WeightCriterion, WeightProbe, top
 from .counting import nonzeros, prunable
 from .criteria import Magnitude, SiPP, Snip
 from .dead import dead
@@ -14,8 +14,8 @@ __all__ = [
     "Magnitude",
     "SiPP",
     "Snip",
-    "Study",
     "WeightCriterion",
+    "WeightProbe",
     "dead",
     "hold",
     "nonzeros",

@@ -13,7 +13,7 @@ from ..errors import CriterionError, DataError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Study:
+class WeightProbe:
     """What a criterion may look at.
 
     Attributes:
@@ -47,7 +47,7 @@ class Kept(NamedTuple):
 
 
 Choice = Callable[[int], dict[str, Kept]]
-"""From a number of weights to those that stay, of every parameter studied."""
+"""From a number of weights to those that stay, of every parameter probed."""
 
 
 @runtime_checkable
@@ -55,8 +55,8 @@ class WeightCriterion(Protocol):
     """How single weights are chosen: a class with configuration and this one method.
 
     >>> class Smallest:
-    ...     def choose(self, study):
-    ...         return top(study, {name: -weight.abs() for name, weight in study.weights.items()})
+    ...     def choose(self, probe):
+    ...         return top(probe, {name: -weight.abs() for name, weight in probe.weights.items()})
     >>> import shapleaf as sl
     >>> model = nn.Linear(2, 1, bias=False)
     >>> _ = model.weight.data.copy_(torch.tensor([[3.0, -2.0]]))
@@ -64,7 +64,7 @@ class WeightCriterion(Protocol):
     tensor([[False,  True]])
     """
 
-    def choose(self, study: Study) -> Choice:
+    def choose(self, probe: WeightProbe) -> Choice:
         """Look at the model once; the choice returned is asked for several numbers of weights.
 
         Only non-zero weights may be chosen, and no more than asked for (sampled ones: about).
@@ -72,24 +72,24 @@ class WeightCriterion(Protocol):
         ...
 
 
-def top(study: Study, scores: Mapping[str, Tensor]) -> Choice:
+def top(probe: WeightProbe, scores: Mapping[str, Tensor]) -> Choice:
     """The choice of the weights with the highest scores over all parameters together.
 
     Among equal scores the larger absolute weight goes first, then the earlier one. Weights that are zero
     are never chosen.
 
     Args:
-        study: what was studied.
-        scores: for each parameter of the study a tensor of its shape; higher is needed more.
+        probe: what was looked at.
+        scores: for each parameter of the probe a tensor of its shape; higher is needed more.
 
     Raises:
         CriterionError: scores that are missing, of another shape or not finite.
 
-    >>> study = Study(nn.Identity(), {"w": torch.tensor([1.0, -3, 2])})
-    >>> top(study, {"w": torch.tensor([5.0, 5, 4])})(1)["w"].keep
+    >>> probe = WeightProbe(nn.Identity(), {"w": torch.tensor([1.0, -3, 2])})
+    >>> top(probe, {"w": torch.tensor([5.0, 5, 4])})(1)["w"].keep
     tensor([False,  True, False])
     """
-    for name, weight in study.weights.items():
+    for name, weight in probe.weights.items():
         found = scores.get(name)
         if found is None or found.shape != weight.shape:
             got = "none" if found is None else tuple(found.shape)
@@ -98,15 +98,15 @@ def top(study: Study, scores: Mapping[str, Tensor]) -> Choice:
             )
         if not bool(torch.isfinite(found).all()):
             raise CriterionError(f"the scores of {name} are not all finite; check the data and the weights.")
-    size = flat(study.weights).abs()
+    size = flat(probe.weights).abs()
     order = size.argsort(descending=True, stable=True)
     order = order[: int(torch.count_nonzero(size))]
-    order = order[flat(scores, study.weights)[order].argsort(descending=True, stable=True)]
+    order = order[flat(scores, probe.weights)[order].argsort(descending=True, stable=True)]
 
     def choose(count: int) -> dict[str, Kept]:
         keep = torch.zeros(len(size), dtype=torch.bool)
         keep[order[:count]] = True
-        return {name: Kept(part) for name, part in parts(keep, study.weights).items()}
+        return {name: Kept(part) for name, part in parts(keep, probe.weights).items()}
 
     return choose
 

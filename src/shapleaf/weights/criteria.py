@@ -11,7 +11,7 @@ from .. import _context
 from ..data import batches
 from ..errors import CriterionError
 from ..sensitivity import sensitivities
-from .choosing import Choice, Study, top
+from .choosing import Choice, WeightProbe, top
 from .filters import Filters
 
 
@@ -28,9 +28,9 @@ class Magnitude:
     tensor([[False,  True,  True]])
     """
 
-    def choose(self, study: Study) -> Choice:
+    def choose(self, probe: WeightProbe) -> Choice:
         """The largest absolute weights."""
-        return top(study, {name: weight.abs() for name, weight in study.weights.items()})
+        return top(probe, {name: weight.abs() for name, weight in probe.weights.items()})
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,17 @@ class Snip:
 
     loss: _context.Loss = field(default=_context.cross_entropy, repr=False)
 
-    def choose(self, study: Study) -> Choice:
+    def choose(self, probe: WeightProbe) -> Choice:
         """The largest first-order changes.
 
         Raises:
             DataError: there are no data, or they have no labels.
             CriterionError: the loss has no gradient.
         """
-        data = study.needed(self)
-        model = _context.copied(study.model)
+        data = probe.needed(self)
+        model = _context.copied(probe.model)
         named = dict(model.named_parameters())
-        wanted = [named[name].requires_grad_() for name in study.weights]
+        wanted = [named[name].requires_grad_() for name in probe.weights]
         sums, examples = [torch.zeros_like(weight) for weight in wanted], 0
         for batch in batches(data, device=_context.device_of(model)):
             with torch.enable_grad(), _context.inference(model):
@@ -72,8 +72,8 @@ class Snip:
             grads = _context.gradients(losses, wanted, instead="Magnitude()")
             sums = [total if g is None else total + g for total, g in zip(sums, grads, strict=True)]
             examples += batch.examples
-        scores = zip(study.weights.items(), sums, strict=True)
-        return top(study, {name: (weight * total / examples).abs() for (name, weight), total in scores})
+        scores = zip(probe.weights.items(), sums, strict=True)
+        return top(probe, {name: (weight * total / examples).abs() for (name, weight), total in scores})
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,15 @@ class SiPP:
         if not 0 < self.delta < 1:
             raise CriterionError(f"SiPP: delta is a chance between 0 and 1, received {self.delta}.")
 
-    def choose(self, study: Study) -> Choice:
+    def choose(self, probe: WeightProbe) -> Choice:
         """The largest contributions, or weights drawn by them.
 
         Raises:
             DataError: there are no data.
         """
-        data, names = study.needed(self), [*study.weights]
+        data, names = probe.needed(self), [*probe.weights]
         if self.mode == "deterministic":
-            found = sensitivities(study.model, data, names, places="mean")
-            return top(study, {name: one.scores for name, one in found.items()})
-        found = sensitivities(study.model, data, names, places="max")
-        return Filters(study, found, self.delta, hybrid=self.mode == "hybrid").choose
+            found = sensitivities(probe.model, data, names, places="mean")
+            return top(probe, {name: one.scores for name, one in found.items()})
+        found = sensitivities(probe.model, data, names, places="max")
+        return Filters(probe, found, self.delta, hybrid=self.mode == "hybrid").choose

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _context
-from ..data import batches
+from ..data import batches, repeatable
 
 
 def dead(model: nn.Module, data: Any, names: Collection[str]) -> dict[str, Tensor]:
@@ -35,7 +35,7 @@ def dead(model: nn.Module, data: Any, names: Collection[str]) -> dict[str, Tenso
     >>> dead(model, torch.ones(4, 2), ["0.weight", "0.bias"])["0.weight"].tolist()
     [[False, False], [True, True]]
     """
-    found = _without_gradient(model, data, names)
+    found = _without_gradient(model, repeatable(data), names)
     rows = {name: _whole(gone, 0) for name, gone in found.items()}
     columns = {name: _whole(gone | rows[name], 1) for name, gone in found.items() if gone.ndim > 1}
     known: dict[str, Tensor] = {}

@@ -7,31 +7,34 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from .._draws import CONFIDENCE, Floats, Integers, adapt, coefficient
 from .._rng import stream
 from ..sensitivity import Sensed
 from . import sampling
-from .choosing import Kept, Study, flat, parts
+from .choosing import Kept, WeightProbe, flat, parts
 
 
 class Filters:
     """All weights that contribute anything, filter by filter, the most sensitive first.
 
     Args:
-        study: the weights.
+        probe: the weights.
         found: their sensitivities, the largest over places.
         delta: the chance with which an error bound may fail.
         hybrid: whether a filter keeps its top weights where their error bound is the smaller one.
     """
 
-    def __init__(self, study: Study, found: Mapping[str, Sensed], delta: float, *, hybrid: bool) -> None:
-        self._study, self._hybrid = study, hybrid
-        scores = flat({name: one.scores for name, one in found.items()}, study.weights).double().numpy()
-        negative = (flat(study.weights) < 0).numpy()
-        owners: list[sampling.Integers] = []
+    def __init__(
+        self, probe: WeightProbe, found: Mapping[str, Sensed], delta: float, *, hybrid: bool
+    ) -> None:
+        self._probe, self._hybrid = probe, hybrid
+        scores = flat({name: one.scores for name, one in found.items()}, probe.weights).double().numpy()
+        negative = (flat(probe.weights) < 0).numpy()
+        owners: list[Integers] = []
         sizes: list[int] = []
         places: list[float] = []
         kernels: list[float] = []
-        for name in study.weights:
+        for name in probe.weights:
             one = found[name]
             count = int(one.outputs.max()) + 1
             owners.append(one.outputs.reshape(-1).cpu().numpy() + sum(sizes))
@@ -53,10 +56,10 @@ class Filters:
         self._first = np.cumsum([0, *sizes])
         layer = np.searchsorted(self._first, self._keys // 2, side="right") - 1
         self.share = 1 / np.array(sizes)[layer]
-        self.alpha = sampling.difficulty(
+        self.alpha = coefficient(
             total, np.array(places, float)[layer], np.array(kernels, float)[layer], delta
         )
-        names = [*study.weights]
+        names = [*probe.weights]
         self._names = [
             (names[of], int(key // 2 - self._first[of]), int(key % 2))
             for key, of in zip(self._keys, layer, strict=True)
@@ -64,7 +67,7 @@ class Filters:
 
     def choose(self, count: int) -> dict[str, Kept]:
         """About so many different weights, with what the drawn ones are multiplied by."""
-        factors = np.zeros(sum(weight.numel() for weight in self._study.weights.values()))
+        factors = np.zeros(sum(weight.numel() for weight in self._probe.weights.values()))
         if len(self._keys):
             wanted = sampling.rounded_up(
                 sampling.allocation(self.alpha, self.share, self.most, count), self.most
@@ -73,23 +76,23 @@ class Filters:
             if self._hybrid:
                 drawn &= self._tail(wanted) > sampling.error(self.alpha, np.maximum(wanted, 1))
             values = (self._rank < wanted[self._filter]).astype(float)
-            draws = sampling.adapted(self._chance, self._filter, np.where(drawn, wanted, 0))
+            draws = adapt(self._chance, np.where(drawn, wanted, 0), self._filter)
             for number in drawn.nonzero()[0].tolist():
                 values[self._start[number] : self._start[number + 1]] = self._draw(number, int(draws[number]))
             factors[self._index] = values
-        found = parts(torch.from_numpy(factors), self._study.weights)
+        found = parts(torch.from_numpy(factors), self._probe.weights)
         return {name: Kept(part > 0, part) for name, part in found.items()}
 
-    def _tail(self, wanted: sampling.Integers) -> sampling.Floats:
+    def _tail(self, wanted: Integers) -> Floats:
         """The error bound without drawing: by the sensitivities that are left out."""
         left = np.where(self._rank >= wanted[self._filter], self._score, 0)
-        return sampling.C * sampling.summed(self._filter, left, len(wanted))
+        return CONFIDENCE * sampling.summed(self._filter, left, len(wanted))
 
-    def _draw(self, number: int, draws: int) -> sampling.Floats:
+    def _draw(self, number: int, draws: int) -> Floats:
         """What the weights of one filter are multiplied by; if all are hit, they stay as they are."""
         chances = self._chance[self._start[number] : self._start[number + 1]]
-        counts = stream(self._study.seed, "SiPP", *self._names[number]).multinomial(draws, chances)
+        counts = stream(self._probe.seed, "SiPP", *self._names[number]).multinomial(draws, chances)
         if counts.all():
             return np.ones(len(chances))
-        scaled: sampling.Floats = counts / (draws * chances)
+        scaled: Floats = counts / (draws * chances)
         return scaled

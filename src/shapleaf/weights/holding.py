@@ -67,7 +67,7 @@ def hold(model: nn.Module, masks: Masks, optimizer: Optimizer | Sequence[Optimiz
 
     Raises:
         StaleGraphError: the masks were made for another model.
-        PlanError: an optimizer has no parameter of the model that is masked.
+        PlanError: an optimizer has no parameter of the model that is masked, or the list of them is empty.
 
     >>> import shapleaf as sl
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -81,7 +81,9 @@ def hold(model: nn.Module, masks: Masks, optimizer: Optimizer | Sequence[Optimiz
     >>> held.remove()
     """
     parameters = masks.check(model)
-    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else optimizer and [*optimizer]
+    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
+    if optimizers is not None and not optimizers:
+        raise PlanError("there is no optimizer in the list; pass those whose steps count, or None for any.")
     mine = {id(parameter) for parameter in parameters.values()}
     for one in optimizers or ():
         if not any(id(p) in mine for group in one.param_groups for p in group["params"]):

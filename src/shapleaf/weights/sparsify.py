@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from .. import _context
 from ..budgets import Nonzeros
+from ..data import repeatable
 from ..errors import BudgetError, CriterionError
 from ..records import Mask, Masks
 from ..records.masks import fingerprint
-from .choosing import Choice, Kept, Study, WeightCriterion
+from .choosing import Choice, Kept, WeightCriterion, WeightProbe
 from .counting import nonzeros, prunable
 from .criteria import Magnitude
 from .dead import dead
@@ -53,7 +54,7 @@ def sparsify(
     Raises:
         BudgetError: the budget asks for less than the parameters that are not pruned.
         CriterionError: a weight is not finite.
-        DataError: the criterion needs data, or labels.
+        DataError: the criterion needs data, or labels, or the data can be gone through only once.
         PlanError: nothing can be pruned, or a pattern matches no layer.
 
     >>> import shapleaf as sl
@@ -69,8 +70,7 @@ def sparsify(
         raise CriterionError(
             f"{criterion} is no criterion for single weights: use Magnitude(), SiPP() or Snip()."
         )
-    if data is not None and hasattr(data, "__next__"):
-        data = [*data]
+    data = repeatable(data)
     named = dict(model.named_parameters())
     weights = {name: named[name].detach() for name in prunable(model, data, layers)}
     for name, weight in weights.items():
@@ -86,7 +86,7 @@ def sparsify(
             f"them are not pruned; the nearest is Nonzeros(keep={others})."
         )
     search = _Search(model, weights, data if sweep else None, layers)
-    choose = criterion.choose(Study(model, weights, data, seed))
+    choose = criterion.choose(WeightProbe(model, weights, data, seed))
     kept, after = search.closest(choose, target, target - others, inside)
     return Masks(
         fingerprint=fingerprint(model),
