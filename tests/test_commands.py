@@ -112,8 +112,15 @@ def test_assess_goes_on_but_not_with_other_images_or_models(home: Path, tmp_path
     before = path.stat().st_mtime_ns
     run(*words(home, tmp_path, "--draws", 0, "-q"))
     assert path.stat().st_mtime_ns == before  # nothing was measured again
+    run(*words(home, tmp_path, "--draws", 0, "--corruption", "fog", "-q"))
+    run(*words(home, tmp_path, "--draws", 0, "-q"))  # fewer than are there: what is asked for is told
+    assert "fog 3" in {one.distribution for one in sl.Outcomes.load(path).observed}
+    told = sl.Report.load(tmp_path / "report.safetensors").robustness
+    assert told is not None
+    assert {one.distribution for one in told.curves} == {"clean", "contrast 3"}
+    run(*words(home, tmp_path, "--draws", 0, "--normalise", "0.1/0.5", "-q"))
+    assert {one.distribution for one in sl.Outcomes.load(path).observed} == {"clean", "contrast 3"}
     run(*words(home, tmp_path, "--draws", 0, "--seed", 1, "-q"))
-    assert path.stat().st_mtime_ns != before
     first = sl.Outcomes.load(path)
     run(*words(home, tmp_path, "--draws", 0, "--seed", 1, "--weights", home / "1.safetensors", "-q"))
     assert not torch.equal(sl.Outcomes.load(path)["clean"].predicted[0], first["clean"].predicted[0])

@@ -89,7 +89,7 @@ def assess(
         other = _options.network(model, separate, num_classes)
         found.append(Candidate(name="separate", model=other, role="separate"))
     files = [Path(words.rpartition("=")[2]) for words in pruned]
-    _begin(out, model, rest, [path for path in (weights, separate) if path is not None] + files)
+    _begin(out, model, rest, [path for path in (weights, separate) if path is not None] + files, seed)
     outcomes = run(found, wanted, path=out / "outcomes.safetensors", classes=images.classes)
     similarity = noise_similarity(found, rest.batches(), draws=draws, seed=seed) if draws else None
     seen = heat_map(found, rest.sample(min(features, len(rest)), seed).batches()) if features else None
@@ -102,11 +102,12 @@ def assess(
     show(record.verdict, out / "report.html", as_json=as_json, quiet=quiet)
 
 
-def _begin(out: Path, model: str, images: Images, files: Sequence[Path]) -> None:
+def _begin(out: Path, model: str, images: Images, files: Sequence[Path], seed: int) -> None:
     """Forget the outcomes in the folder unless they are of these very models and images."""
     from ._store import atomic
 
-    digest = hashlib.blake2b(f"{model} {images} {images.ids.tolist()}".encode(), digest_size=16)
+    what = f"{model} {images} {images.ids.tolist()} {images.mean} {images.std} {seed}"
+    digest = hashlib.blake2b(what.encode(), digest_size=16)
     for path in sorted(
         one for file in files for one in ([file] if file.is_file() else file.glob("*.safetensors"))
     ):

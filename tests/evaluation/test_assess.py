@@ -204,6 +204,16 @@ def test_a_finished_file_needs_no_model_and_takes_more_distributions(tmp_path: P
     assert more == assess(candidates(net()), good)
 
 
+def test_what_is_not_asked_for_stays_in_the_file(tmp_path: Path) -> None:
+    path, good = tmp_path / "outcomes", distributions()
+    assess(candidates(net()), good[:2], path=path)
+    found = assess(candidates(net()), [good[2], good[0]], path=path)
+    assert [one.distribution for one in found.observed] == ["shot", "clean"]
+    kept = Outcomes.load(path)
+    assert [one.distribution for one in kept.observed] == ["shot", "clean", "fog"]
+    assert all(kept[name] == assess(candidates(net()), good)[name] for name in ("clean", "fog", "shot"))
+
+
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
     path, good = tmp_path / "outcomes", distributions()
     assess(candidates(net(0), net(1)), good[:2], path=path, classes=("x", "y", "z"))
@@ -215,8 +225,6 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=message):
             assess(subjects, good, path=path)
-    with pytest.raises(DataError, match="holds distributions that are not asked for: fog"):
-        assess(candidates(net(0), net(1)), [good[0], good[2]], path=path)
     with pytest.raises(DataError, match="holds other classes: x, y, z"):
         assess(candidates(net(0), net(1)), good, path=path, classes=("1", "2", "3"))
     with pytest.raises(DataError, match="measured with ignore=255, not 7"):

@@ -52,7 +52,18 @@ def test_where_nothing_may_be_removed_of_nominal_data_either() -> None:
     assert found.sentences == (
         f"WT, data as in training only: {refused.format('nominal')}.",
         f"WT, all shifts measured: {refused.format('shifted')}, {mean}.",
-        "The shifts measured hardly lower the potential; of other shifts this says nothing.",
+        (
+            "Even nominal data allow WT next to nothing. Measure models that are pruned less or trained "
+            "again afterwards, or allow more error (delta)."
+        ),
+    )
+
+
+def test_shifts_that_allow_more_than_nominal_data_do_not_make_it_worth_while() -> None:
+    found = verdict(potential(pooled("shifted", "shifted", 0.3), nominal=0.05)).advice[1]
+    assert (found.extent, found.remove) == ("not at all", 0.0)
+    assert "nominal data allow only 5 % of the parameters to be removed, where shifted 3 allows 30 %" in (
+        found.sentence
     )
 
 
@@ -175,6 +186,9 @@ def test_excess_error_is_told_with_its_interval() -> None:
     )
     assert "shifts add 0.20 points of error less than without" in notes[2]
     assert notes[2].endswith("which cannot be told from 0.")
+    few = Slope(method="WT", value=0.02, low=0.02, high=0.02, points=2)
+    said = verdict(potential(), ExcessError(slopes=(few,))).notes[1]
+    assert said.endswith("(95 % interval of the difference +0.20 to +0.20, of only 2 models).")
 
 
 def test_from_measurements_to_sentences() -> None:

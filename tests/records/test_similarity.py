@@ -93,6 +93,12 @@ def test_the_table_has_a_row_per_subject_and_epsilon() -> None:
     assert rows[-1][1] is None
 
 
+def test_equal_draws_do_not_spread() -> None:
+    one = similarity(None)
+    equal = torch.full((len(one.subjects), 1, 3), 0.95, dtype=torch.float64)
+    assert dataclasses.replace(one, matching=equal).table()["rows"][0][5] == 0
+
+
 def test_tensors_that_do_not_fit_are_refused() -> None:
     one = similarity(None)
     with pytest.raises(DataError, match=r"matching has shape \(4, 1, 1\), expected 5 subjects x 1 epsilons"):

@@ -104,7 +104,14 @@ def test_equal_figures_are_equal_files_and_no_setting_is_changed(found: Robustne
 
 def test_write_makes_a_file_of_every_figure(found: Robustness, tmp_path: Path) -> None:
     paths = plots.write(robust.robustness(methods=("WT",), points=2, shifts=1), tmp_path / "new", "pdf")
-    names = ["accuracy-00", "accuracy-01", "potential", "excess-error", "noise", "features"]
+    names = [
+        "accuracy-00-clean",
+        "accuracy-01-gaussian-noise-3",
+        "potential",
+        "excess-error",
+        "noise",
+        "features",
+    ]
     assert [path.name for path in paths] == [f"{name}.pdf" for name in names]
     assert all(path.read_bytes().startswith(b"%PDF") for path in paths)
     bare = replace(found, excess=None, similarity=None, features=None)

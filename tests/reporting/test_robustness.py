@@ -72,6 +72,9 @@ def test_the_verdict_has_a_cell_for_each_method_and_expectation(small: Robustnes
         ("fully", "90 %, 10–90", "better"), ("moderately (?)", "30 %, 10–90; fog 3", "")]  # fmt: skip
     assert [(cell.text, cell.style) for cell in ft] == [("not at all", "worse"), ("–", "")]
     assert (part["sentences"], part["notes"], part["points"]) == (["Careful."], ["A note."], "1")
+    notes = tuple(f"{number} % of it" for number in range(12))
+    part = parts(replace(small, verdict=replace(found, notes=notes)))["verdict"]
+    assert part["notes"][-1] == f"11{SPACE}% of it"
 
 
 def test_every_section_has_a_title_and_a_table_and_every_chart_its_axes(small: Robustness) -> None:

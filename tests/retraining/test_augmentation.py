@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import shapleaf as sl
-from shapleaf.retraining import Augmentation, CropFlip, Recipe, train
+from shapleaf.retraining import Augmentation, Compose, CropFlip, Recipe, train
 from shapleaf.shifts import CorruptionMix
 
 
@@ -63,6 +63,16 @@ def test_unusable() -> None:
         CropFlip(fill=(0.0, 0.0, 0.0))(images(), (0, 1, 2, 3, 4, 5), 0)
     with pytest.raises(sl.DataError, match=r"received \(3, 4\)"):
         CropFlip()(torch.zeros(3, 4), (0, 1, 2), 0)
+
+
+def test_several_come_in_order_and_are_told_in_full() -> None:
+    given, ids = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0)), tuple(range(6))
+    mix, crop = sl.CorruptionMix(("contrast", "pixelate")), CropFlip(pad=2)
+    assert isinstance(mix, Augmentation)
+    both = Compose((mix, crop))
+    assert torch.equal(both(given, ids, 1), crop(mix(given, ids, 1), ids, 1))
+    assert not torch.equal(both(given, ids, 1), Compose((crop, mix))(given, ids, 1))
+    assert repr(Recipe(epochs=1, augment=both)) != repr(Recipe(epochs=1, augment=Compose((mix,))))
 
 
 def test_o24_a_mix_of_corruptions_trains_and_leaves_the_images_alone() -> None:

@@ -14,17 +14,13 @@ import pytest
 
 from shapleaf.errors import DataError
 from shapleaf.sweeps import Study, sweep
-from shapleaf.sweeps.processes import _CODE, spawn
+from shapleaf.sweeps.processes import _started, spawn
 from shapleaf.sweeps.study import bind
 from shapleaf.sweeps.working import Book
 
 
 def start(study: Study, folder: Path) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen([sys.executable, "-c", _CODE, str(folder), "60"], stdin=subprocess.PIPE)
-    assert process.stdin is not None
-    with process.stdin as pipe:
-        pipe.write(study.to_json().encode())
-    return process
+    return _started([str(folder), "60"], study, dict(os.environ), folder / "log")
 
 
 def test_two_workers_one_killed_half_way_make_the_table_of_one(study: Study, tmp_path: Path) -> None:
@@ -35,14 +31,18 @@ def test_two_workers_one_killed_half_way_make_the_table_of_one(study: Study, tmp
     victim, other = start(study, folder), start(study, folder)
     book = Book(study, folder)
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:  # until the victim has finished something and runs something
-        mine = [entry.state for entry in book.journal.entries() if f"-{victim.pid}-" in entry.worker]
-        if "done" in mine and "running" in mine:
+    while time.monotonic() < deadline:  # until the victim has finished something and is within something
+        mine = [entry for entry in book.journal.entries() if f"-{victim.pid}-" in entry.worker]
+        running = [book.place(entry.key) for entry in mine if entry.state == "running"]
+        if len(mine) > len(running) and any((place / "runs.txt").exists() for place in running):
             break
         time.sleep(0.01)
     victim.kill()
     victim.wait()
-    assert other.wait(timeout=60) == 0
+    assert other.wait(timeout=300) == 0  # two minutes more if the victim had the journal's lock
+    for process in (victim, other):
+        assert process.stdin is not None
+        process.stdin.close()
     entries = book.journal.entries()
     assert len(entries) == 7  # both enrolled the trials, each of them once, and one again
     assert [entry.state for entry in entries].count("lost") == 1
@@ -115,3 +115,14 @@ def test_an_interruption_stops_the_workers(study: Study, tmp_path: Path) -> None
     pid = int(next((tmp_path / "trials").glob("*/runs.txt")).read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, signal.SIG_DFL)
+
+
+def test_a_worker_ends_with_the_process_that_started_it(study: Study, tmp_path: Path) -> None:
+    study = replace(study, settings={"seconds": 60.0})
+    bind(study, tmp_path)
+    worker = start(study, tmp_path)
+    assert worker.stdin is not None
+    while not any((tmp_path / "trials").glob("*/runs.txt")) and worker.poll() is None:
+        time.sleep(0.01)
+    worker.stdin.close()  # as the system does when that process dies
+    assert worker.wait(timeout=60) == -signal.SIGTERM

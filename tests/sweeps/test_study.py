@@ -61,6 +61,10 @@ def test_a_folder_belongs_to_one_study_which_may_grow(tmp_path: Path) -> None:
                          ({"settings": {"keeps": (0.5, 0.2)}}, "there seed is 0, here None")):  # fmt: skip
         with pytest.raises(DataError, match=f"holds another study; .*{said}"):
             bind(replace(study, **change), tmp_path)
+    deep = replace(study, settings={"retraining": {"mode": "cascade", "epochs": 1}})
+    bind(deep, tmp_path / "deep")
+    with pytest.raises(DataError, match=r"there retraining.epochs is 1, here 2\."):
+        bind(replace(deep, settings={"retraining": {"mode": "cascade", "epochs": 2}}), tmp_path / "deep")
     (tmp_path / "study.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read"):
         bind(study, tmp_path)

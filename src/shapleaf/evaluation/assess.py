@@ -44,6 +44,7 @@ def assess(
             and attacks.
         path: a file that is written after every distribution, and that a later call goes on from. Models
             and distributions are told by their names alone: after a change of either, use another file.
+            Distributions in it that are not asked for stay there.
         classes: names of the classes; by default their numbers.
         batch_size: how many examples at a time are taken from data that are one batch.
         ignore: of segmentations, the label of pixels that do not count.
@@ -51,8 +52,8 @@ def assess(
 
     Raises:
         DataError: two models or distributions have one name; a distribution is empty; models have different
-            classes; labels do not fit them; an output is not finite; or the file belongs to other models or
-            distributions. What was measured before is in the file.
+            classes; labels do not fit them; an output is not finite; or the file belongs to other models.
+            What was measured before is in the file.
 
     >>> data = torch.eye(2), torch.tensor([0, 0])
     >>> dense = Candidate(name="dense", model=nn.Identity(), role="reference")
@@ -62,17 +63,18 @@ def assess(
     """
     candidates, wanted = checked(subjects), _named(distributions)
     settings = {"ignore": str(ignore), **_context.versions()}
-    done, names = _resumed(path, candidates, wanted, tuple(classes), settings["ignore"])
+    done, names = _resumed(path, candidates, tuple(classes), settings["ignore"])
     shelf = _Shelf(candidates, memory)
 
-    def outcomes() -> Outcomes:
+    def outcomes(shown: Iterable[str]) -> Outcomes:
         return Outcomes(
             subjects=tuple(one.subject for one in candidates),
-            observed=tuple(done[one.name] for one in wanted if one.name in done),
+            observed=tuple(done[name] for name in shown if name in done),
             classes=names,
             settings=settings,
         )
 
+    asked = [one.name for one in wanted]
     todo = [one for one in wanted if one.name not in done]
     with progress("assess", len(todo) * len(candidates)) as step:
         for one in todo:
@@ -88,8 +90,8 @@ def assess(
             done[one.name] = reader.observed(one)
             names = names or tuple(str(k) for k in range(reader.classes))
             if path is not None:
-                outcomes().save(path)
-    return outcomes()
+                outcomes(dict.fromkeys((*asked, *done))).save(path)
+    return outcomes(asked)
 
 
 def _named(distributions: Iterable[Distribution]) -> tuple[Distribution, ...]:
@@ -103,7 +105,6 @@ def _named(distributions: Iterable[Distribution]) -> tuple[Distribution, ...]:
 def _resumed(
     path: str | os.PathLike[str] | None,
     candidates: Sequence[Candidate],
-    wanted: Sequence[Distribution],
     classes: tuple[str, ...],
     ignore: str,
 ) -> tuple[dict[str, Observed], tuple[str, ...]]:
@@ -118,13 +119,6 @@ def _resumed(
             f"{path} holds {len(theirs)} models, {len(mine)} are to be measured"
             + (f"; the first that differs is {other!r}" if other else "")
             + ". To go on, give the same models in the same order; else choose another file."
-        )
-    known = {one.name for one in wanted}
-    foreign = [one.distribution for one in found.observed if one.distribution not in known]
-    if foreign:
-        raise DataError(
-            f"{path} holds distributions that are not asked for: {', '.join(foreign)}. To go on, give them, "
-            "too; else choose another file."
         )
     before = found.settings.get("ignore")
     if before != ignore:

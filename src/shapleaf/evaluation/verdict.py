@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from .._table import count
 from ..errors import CriterionError, DataError
 from ..records.excess import ExcessError, Slope
 from ..records.potential import Pooled, Potential, Scope
 from ..records.verdict import Advice, Extent, Verdict
 
+_FEW = 5  # models of which a slope is uncertain whatever its interval says
 _EXACT = 1e-9  # shares are means of floats: this little less counts as equal
 
 
@@ -20,7 +22,8 @@ class Rules:
 
     Args:
         full: prune fully if the worst distribution leaves at least this share of the nominal potential.
-        least: do not prune at all if the worst distribution allows less than this share of the parameters.
+        least: do not prune at all if the worst distribution, or nominal data, allow less than this share of
+            the parameters.
         wide: an interval of a potential wider than this share of the parameters is called uncertain.
 
     Raises:
@@ -41,7 +44,7 @@ class Rules:
 
     def extent(self, worst: float, nominal: float) -> Extent:
         """How far to prune where the worst distribution allows ``worst``, and nominal data ``nominal``."""
-        if worst < self.least - _EXACT:
+        if min(worst, nominal) < self.least - _EXACT:
             return "not at all"
         return "fully" if worst >= self.full * nominal - _EXACT else "moderately"
 
@@ -60,7 +63,7 @@ def verdict(
     include shifts in training to be able to prune more. What decides is the potential on the worst of the
     distributions expected (w) against that on nominal data (n), averaged over nets:
 
-    * **not at all**: ``w < rules.least``;
+    * **not at all**: ``w < rules.least``, or ``n < rules.least``;
     * **fully**: ``w >= rules.full * n``; remove what both allow, ``min(w, n)``;
     * **moderately**: between these; remove ``w``.
 
@@ -170,6 +173,11 @@ def _ends(one: Advice) -> str:
 
 
 def _refused(one: Advice) -> str:
+    if one.nominal < one.worst:
+        return (
+            f"do not prune at all; nominal data allow only {_percent(one.nominal)} of the parameters to be "
+            f"removed, where {one.weakest} allows {_percent(one.worst)} ({_ends(one)})"
+        )
     much = f"only {_percent(one.worst)} of the parameters" if one.worst else "nothing"
     return f"do not prune at all; on {one.weakest} {much} may be removed ({_ends(one)})"
 
@@ -189,10 +197,19 @@ def _allowed(one: Advice) -> str:
 
 def _guidelines(advice: list[Advice]) -> Iterator[str]:
     """What to do about it, for all methods together."""
-    if all(one.expected != "shifted" for one in advice):
+    shifted = any(one.expected == "shifted" for one in advice)
+    if not shifted:
         yield "No shifts were measured, so nothing is known about data unlike those of training."
+    spent = {one.method for one in advice if one.expected == "nominal" and one.extent == "not at all"}
+    if spent:
+        names = ", ".join(name or "pruning" for name in sorted(spent))
+        yield (
+            f"Even nominal data allow {names} next to nothing. "
+            "Measure models that are pruned less or trained again afterwards, or allow more error (delta)."
+        )
+    advice = [one for one in advice if one.method not in spent]
+    if not (advice and shifted):
         return
-    # Where nominal data allow next to nothing either, shifts are not to blame.
     lowered = [one for one in advice if one.extent != "fully" and one.worst < one.nominal]
     worst = [one for one in lowered if one.expected == "shifted"]
     most = max(worst, key=lambda one: one.nominal - one.worst, default=None)
@@ -218,6 +235,7 @@ def _excess(excess: ExcessError | None) -> Iterator[str]:
 
 def _line(one: Slope) -> str:
     ends = f"95 % interval of the difference {10 * one.low:+.2f} to {10 * one.high:+.2f}"
+    ends += f", of only {count(one.points, 'model')}" if one.points < _FEW else ""
     text = (
         f"{one.method or 'pruning'}: for every tenth of the parameters removed, shifts add "
         f"{abs(10 * one.value):.2f} points of error {'less' if one.value < 0 else 'more'} than without "
@@ -228,11 +246,12 @@ def _line(one: Slope) -> str:
 
 def _doubts(potential: Potential, advice: list[Advice]) -> Iterator[str]:
     """How sure all of this is."""
-    unsure = [f"{one.method or 'pruning'} ({one.expected})" for one in advice if not one.certain]
+    unsure = dict[str, list[str]]()
+    for one in advice:
+        if not one.certain:
+            unsure.setdefault(one.method or "pruning", []).append(one.expected)
     if unsure:
-        yield (
-            f"Not certain: {', '.join(unsure)}. More test examples narrow the intervals, four times as many "
-            "by half."
-        )
+        names = ", ".join(f"{method} ({', '.join(where)})" for method, where in unsure.items())
+        yield (f"Not certain: {names}. More test examples narrow the intervals, four times as many by half.")
     if any(one.nets == 1 for one in potential.pooled):
         yield "One network was measured; how much another of the same kind may lose is not known."

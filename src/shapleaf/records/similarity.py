@@ -213,6 +213,7 @@ class NoiseSimilarity(Record):
             (self.distance[i, e], self.distance_interval[i, e], 1),
         ):
             low, high = (f"{unit * float(end):.3g}" for end in ends)
-            spread = float(f"{unit * float(values.double().std(correction=0)):.3g}")
+            same = bool((values == values[0]).all())  # rounding would make some of it
+            spread = 0.0 if same else float(f"{unit * float(values.double().std(correction=0)):.3g}")
             found += [float(f"{unit * float(values.double().mean()):.5g}"), spread, f"{low} to {high}"]
         return [*start, *found, right]

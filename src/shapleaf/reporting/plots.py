@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -222,7 +223,7 @@ def write(robustness: Robustness, folder: str | os.PathLike[str], kind: str = "s
         MissingExtraError: matplotlib is not installed.
     """
     figures = {
-        f"accuracy-{number:02d}": accuracy(robustness, name)
+        f"accuracy-{number:02d}-{re.sub('[^A-Za-z0-9.+]+', '-', name)}": accuracy(robustness, name)
         for number, name in enumerate(series.distributions(robustness))
     }
     figures["potential"] = potential(robustness.potential)

@@ -88,10 +88,15 @@ def verdict(found: Verdict) -> dict[str, Any] | None:
     return {
         "headline": headline(found),
         "points": f"{100 * found.delta:g}",
-        "sentences": [clip(sentence, 320) for sentence in said[: 2 * METHODS]],
-        "notes": [clip(note, 400) for note in found.notes[:METHODS]],
+        "sentences": [_told(sentence, 320) for sentence in said[: 2 * METHODS]],
+        "notes": [_told(note, 600) for note in found.notes[: METHODS + 6]],  # a line each, and what is of all
         "table": Table(("method", *map(clip, expected)), rows),
     }
+
+
+def _told(text: str, length: int) -> str:
+    """A sentence in which no number is parted from its %."""
+    return clip(text, length).replace(" %", f"{_SPACE}%")
 
 
 def _extent(one: Advice) -> Cell:

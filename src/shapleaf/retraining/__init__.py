@@ -1,6 +1,6 @@
 """Pruning and retraining, again and again: recipes, training that survives its process, and whole cycles."""
 
-from .augmentation import Augmentation, CropFlip
+from .augmentation import Augmentation, Compose, CropFlip
 from .cycles import Retraining, cycle
 from .methods import METHODS, FilterPruning, Method, NoPruning, WeightPruning
 from .presets import preset
@@ -13,6 +13,7 @@ __all__ = [
     "PAPER",
     "RECIPES",
     "Augmentation",
+    "Compose",
     "Constant",
     "Cosine",
     "CropFlip",

@@ -23,6 +23,27 @@ class Augmentation(Protocol):
     def __call__(self, images: Tensor, ids: tuple[int, ...], epoch: int) -> Tensor: ...
 
 
+@dataclass(frozen=True)
+class Compose:
+    """Several augmentations, one after the other.
+
+    Args:
+        steps: the first changes the images as they are, the others what those before them made.
+
+    >>> images = torch.ones(1, 1, 2, 2)
+    >>> Compose((CropFlip(pad=0), CropFlip(pad=0)))(images, (0,), 0).flatten().tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+
+    steps: tuple[Augmentation, ...]
+
+    def __call__(self, images: Tensor, ids: tuple[int, ...], epoch: int) -> Tensor:
+        """Changed images."""
+        for step in self.steps:
+            images = step(images, ids, epoch)
+        return images
+
+
 @dataclass(frozen=True, kw_only=True)
 class CropFlip:
     """A random crop of the padded image, flipped left to right half of the time: the standard for CIFAR-10.

@@ -23,7 +23,7 @@ class CorruptionMix:
     For each image and epoch a corruption is drawn from ``names`` and a severity from 0 to 5, all equally
     likely; 0 leaves the image as it is. Both, and all that the corruption draws, come from a stream named by
     the epoch and the image's id: nothing is drawn twice, by whatever worker, and a run can be repeated
-    ("Lost in Pruning", Liebenwein et al. 2021).
+    ("Lost in Pruning", Liebenwein et al. 2021). With crops and flips: ``shapleaf.retraining.Compose``.
 
     Args:
         names: of the corruptions. ``MIX1``, the default, is what the paper trains with; it tests on the

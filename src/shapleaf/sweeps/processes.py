@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +25,7 @@ def spawn(
 ) -> None:
     """Run so many worker processes until the study is through; they share the cores.
 
-    A worker that dies is not replaced: the others take its trial over.
+    A worker that dies is not replaced: the others take its trial over. If this process dies, all of them end.
 
     Args:
         study: what to try; the folder is bound to it.
@@ -51,6 +53,9 @@ def spawn(
             if process.poll() is None:
                 process.terminate()
                 process.wait()
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
     seen()
     if all(process.returncode for process in found):
         said = logs[-1].read_text(encoding="utf-8", errors="replace").strip()
@@ -70,12 +75,24 @@ def _started(
             command, stdin=subprocess.PIPE, stdout=file, stderr=file, env=environment
         )
     assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # what killed it is in its log
-        pipe.write(study.to_json().encode())
+    with contextlib.suppress(BrokenPipeError):  # what killed it is in its log
+        process.stdin.write(study.to_json().encode() + b"\n")
+        process.stdin.flush()
     return process
 
 
 def main() -> None:
-    """A worker process: the study comes on standard input, its folder and patience as arguments."""
+    """A worker process: the study comes on standard input, its folder and patience as arguments.
+
+    The input stays open for as long as the process lives that started the worker.
+    """
     folder, patience = sys.argv[1:]
-    work(Study.from_json(sys.stdin.read()), Path(folder), patience=float(patience))
+    study = Study.from_json(sys.stdin.readline())
+    threading.Thread(target=_follow, name="follow", daemon=True).start()
+    work(study, Path(folder), patience=float(patience))
+
+
+def _follow() -> None:
+    """End this process when its input does."""
+    os.read(sys.stdin.fileno(), 1)
+    os.kill(os.getpid(), signal.SIGTERM)

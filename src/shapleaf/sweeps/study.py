@@ -143,9 +143,11 @@ def _difference(found: Any, own: dict[str, Any]) -> str:
     for name in ("name", "run"):
         if found.get(name) != own[name]:
             return f"its {name} is {found.get(name)!r}, not {own[name]!r}"
-    before, after = found.get("settings", {}), own["settings"]
-    name = next(name for name in [*before, *after] if before.get(name) != after.get(name))
-    return f"there {name} is {before.get(name)!r}, here {after.get(name)!r}"
+    path, before, after = list[str](), found.get("settings", {}), own["settings"]
+    while isinstance(before, dict) and isinstance(after, dict):
+        path += [next(name for name in [*before, *after] if before.get(name) != after.get(name))]
+        before, after = before.get(path[-1]), after.get(path[-1])
+    return f"there {'.'.join(path)} is {before!r}, here {after!r}"
 
 
 def _json(value: Any, what: str) -> str:
