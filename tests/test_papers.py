@@ -416,7 +416,7 @@ def test_pruned_networks_are_measured_beside_the_paper_and_chains_are_resumed(
     rows = [line for line in page.splitlines() if line.startswith("| FT | ")]
     assert rows[0].endswith(" | 52.1 |")  # the talk's
     assert any(row.endswith(" at 40.1 |") for row in rows)  # an accuracy, and how much was removed
-    assert {"| clean | ", "| fog 3 | ", "| separate | ", "| control 0.6 net 0 | "} <= {
+    assert {"| clean | ", "| fog 3 | ", "| separate | ", "| control | "} <= {
         line[: line.index(" | ") + 3] for line in page.splitlines() if line.startswith("| ")
     }
     assert "102 of 1024 pixels are left, mean of 1 images" in page
@@ -517,11 +517,14 @@ def test_shapes_are_pruned_measured_and_resumed(
     command += ["--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out"), "--corruptions", "fog"]
     segmentation.main(command)
     page = (tmp_path / "out" / "RESULTS-shapes.md").read_text()
-    assert "mean IoU at % of the parameters removed" in page
-    assert "| control 0.5 net 0 | " in page
     record = sl.Robustness.load(tmp_path / "cache" / "shapes" / "robustness-shapes.safetensors")
     assert [one.role for one in record.subjects] == ["reference", "pruned", "pruned", "control"]
     assert 0.5 <= record.subjects[1].removed < 0.51
+    dense, _, _, control = (one.value for one in record.curve("mean IoU", "fog 3"))
+    (fog,) = (line for line in page.splitlines() if line.startswith("| fog 3 | "))
+    assert fog.endswith(f" | {control - dense:+.1f} |")  # what retraining alone does
+    assert page.count("mean IoU in % at % of the parameters removed") == 2
+    assert f"| control | {control:.1f} at 0.0 |" in page.partition("## Shifted data")[2]
 
     monkeypatch.setattr(torch.optim.SGD, "step", no_step)
     segmentation.main([*command, "contrast"])
@@ -622,3 +625,31 @@ def test_deeplab_itself_takes_the_weights_and_learns_from_both_heads(
     segmentation.pixel_loss(study.model(inputs), labels).mean().backward()
     for head in (study.model.classifier, study.model.aux_classifier):
         assert all(parameter.grad.abs().sum() > 0 for parameter in head[-1].parameters())
+
+
+def test_what_the_readme_says_of_shapes_is_in_the_results() -> None:
+    page, readme = ((LOST / name).read_text() for name in ("RESULTS-shapes.md", "README.md"))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "|" in line]
+    told = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme.splitlines() if "|" in line]
+
+    def found(name: str) -> list[list[str]]:
+        return [cells[1:] for cells in lines if cells[0] == name]
+
+    methods = ("WT", "SiPP", "FT", "PFP")
+    first = [found(method)[0] for method in methods]
+    slopes = [next(row for row in found(method) if len(row) == 3) for method in methods]
+    said = {cells[0]: cells[1:] for cells in told}
+    assert said["potential, nominal"] == [row[0] for row in first]
+    assert said["potential, mean over the shifts"] == [row[1].partition(" ")[0] for row in first]
+    assert {row[2] for row in first} == {"0.0 (spatter 3)"}
+    assert [float(cell.split()[0]) for cell in said["excess error's slope, points"]] == [
+        round(float(row[0]), 1) for row in slopes
+    ]
+    assert found("dense")[0] == ["88.2 at 0.0"]
+    control = {name: found(f"{name} 3")[0][-1] for name in ("spatter", "brightness", "frost", "snow")}
+    assert control == {"spatter": "-2.0", "brightness": "-2.6", "frost": "-2.6", "snow": "-1.7"}
+    assert found("gaussian_noise 3")[0] == ["75.0", "30.0", "30.2", "50.1", "-0.2"]
+
+    figures = [LOST / name for name in re.findall(r"\]\((.*svg)\)", page)]
+    assert sorted(figures) == sorted((LOST / "figures-shapes").glob("*"))
+    assert sum(path.stat().st_size for path in figures) < 400_000

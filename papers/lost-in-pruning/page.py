@@ -6,8 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-
-import torch
+from statistics import fmean
 
 import shapleaf as sl
 from shapleaf._store import atomic
@@ -73,9 +72,18 @@ def sections(measured: sl.Robustness, network: str) -> Iterator[str]:
     yield "## Prune potential, in % of the parameters"
     yield potential(measured, network)
     yield "## Prune potential on each distribution, in %"
+    if control(measured):
+        yield (
+            f"The last column is of the control, which is retrained as often and never pruned: by how many "
+            f"points its last network has a higher {measured.curves[0].metric} than the one before. Where it "
+            "is lower by about as much as delta, half a point, retraining alone takes the potential away."
+        )
     yield by_distribution(measured)
     yield "## Nominal data"
-    yield nominal(measured)
+    yield levels(measured, nominal=True)
+    if not all(one.nominal for one in measured.curves):
+        yield "## Shifted data, mean over the shifts"
+        yield levels(measured, nominal=False)
     if measured.excess is not None:
         yield "## Excess error"
         yield (
@@ -116,31 +124,53 @@ def potential(measured: sl.Robustness, network: str) -> str:
 
 
 def by_distribution(measured: sl.Robustness) -> str:
-    """A row for each distribution, a column for each method."""
-    methods = measured.potential.methods
+    """A row for each distribution, a column for each method, and one for what retraining alone does."""
+    methods, changes = measured.potential.methods, control(measured)
     found: dict[str, dict[str, list[float]]] = {}
     for one in measured.potential.limits:
         if one.delta == measured.potential.deltas[0]:
             found.setdefault(one.distribution, {}).setdefault(one.method, []).append(100 * one.value)
     rows = [
-        [name, *(f"{torch.tensor(values[method]).mean():.1f}" for method in methods)]
+        [name, *(f"{fmean(values[method]):.1f}" for method in methods)]
+        + ([f"{changes[name]:+.1f}"] if changes else [])
         for name, values in found.items()
     ]
-    return table(["distribution", *methods], rows)
+    return table(["distribution", *methods, *(["control, points"] if changes else [])], rows)
 
 
-def nominal(measured: sl.Robustness) -> str:
-    """The curves: share removed and accuracy, network by network."""
+def control(measured: sl.Robustness) -> dict[str, float]:
+    """On each distribution, how much better retraining alone made the networks: the control's last ones.
+
+    In points, mean over nets; empty without a control.
+    """
+    pairs = []
+    for net in dict.fromkeys(one.net for one in measured.subjects):
+        mine = [one for one in measured.subjects if one.net == net]
+        dense = [one.name for one in mine if one.role == "reference"]
+        last = [one.name for one in mine if one.role == "control"][-1:]
+        pairs += zip(last, dense, strict=False)
+    changes = {}
+    for name in dict.fromkeys(one.distribution for one in measured.curves):
+        values = {one.subject: one.value for one in measured.curve(measured.curves[0].metric, name)}
+        changes[name] = [values[last] - values[dense] for last, dense in pairs]
+    return {name: fmean(change) for name, change in changes.items() if change}
+
+
+def levels(measured: sl.Robustness, *, nominal: bool) -> str:
+    """Share removed and accuracy, mean over the nominal or the shifted distributions, network by network."""
     subjects = {one.name: one for one in measured.subjects}
-    first = next(one.distribution for one in measured.curves if one.nominal)
     metric = measured.curves[0].metric
+    values: dict[str, list[float]] = {}
+    for one in measured.curves:
+        if (one.metric, one.nominal) == (metric, nominal):
+            values.setdefault(one.subject, []).append(one.value)
     chains: dict[str, list[str]] = {}
-    for one in measured.curve(metric, first):
-        subject = subjects[one.subject]
-        label = subject.method if subject.role == "pruned" else subject.name
-        chains.setdefault(label, []).append(f"{one.value:.1f} at {100 * subject.removed:.1f}")
+    for name, found in values.items():
+        subject = subjects[name]
+        label = subject.method if subject.role in ("pruned", "control") else name
+        chains.setdefault(label, []).append(f"{fmean(found):.1f} at {100 * subject.removed:.1f}")
     rows = [[label, ", ".join(points)] for label, points in chains.items()]
-    return table(["network", f"{metric} at % of the parameters removed"], rows)
+    return table(["network", f"{metric} in % at % of the parameters removed"], rows)
 
 
 def noise(found: sl.NoiseSimilarity) -> Iterator[str]:
