@@ -192,9 +192,9 @@ def markdown(found: dict[str, Any]) -> str:
     lead = (
         f"`{found['command']}`; {where}. {len(distributions)} distributions of {count:,} CIFAR-10 images, "
         f"ResNet-20 and the same without half of its weights. While it ran on {threads} thread"
-        f"{'s' * (threads > 1)}, the machine's load was {min(load):.1f} to {max(load):.1f} (its own share is "
-        f"{threads}), so that the clock says more than it would on an idle machine. The target is "
-        f"{TARGET:.0f} s on two cores."
+        f"{'s' * (threads > 1)}, the machine's load was {min(load):.1f} to {max(load):.1f}, and it had "
+        f"{total[0] / max(total[1], 1e-9):.0%} of a core: what the clock would say on an idle one was not "
+        f"measured, CPU seconds were. The target is {TARGET:.0f} s on two cores."
     )
     told = (
         "CPU time of making one image, by severity; the last column is of running both models, mean over "
