@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import shapleaf as sl
 from shapleaf._calls import Call
-from shapleaf.backward import Backward, affine, carried, scaled, standardised
+from shapleaf.backward import Backward, scaled
 from shapleaf.errors import CriterionError
 from shapleaf.masking import Gates, Masks, Reader
 from zoo import NETS, Apply, conv, example, forward, head, settle
@@ -141,68 +141,3 @@ def test_the_model_keeps_its_parameters_and_their_flags() -> None:
         assert now.requires_grad == flag
         assert now.grad is None
         assert torch.equal(now, value)
-
-
-def test_layers_are_the_functions_of_their_input_weights_and_bias() -> None:
-    x, w, b = example(2, 4), example(3, 4, seed=2), example(3, seed=3)
-    x.requires_grad_()
-    calls = {
-        "linear": Call(":linear#0", F.linear, (x, w, b), {}),
-        "named": Call(":linear#0", F.linear, (), {"input": x, "weight": w, "bias": b}),
-        "addmm": Call(":addmm#0", torch.addmm, (b, x, w.T), {"beta": 2, "alpha": 3}),
-        "matmul": Call(":matmul#0", torch.matmul, (x, w.T), {}),
-        "left": Call(":matmul#0", torch.matmul, (w, x.T), {}),
-        "einsum": Call(":einsum#0", torch.einsum, ("ef,of->eo", x, w), {}),
-    }
-    for call in calls.values():
-        found = affine(call)
-        assert found is not None
-        torch.testing.assert_close(found(), call.func(*call.args, **call.kwargs))
-        assert found.input.requires_grad
-    both = Call(":matmul#0", torch.matmul, (x, x.T), {})
-    assert affine(both) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "norm", "shape"),
-    [
-        ("layer_norm", lambda x: F.layer_norm(x, (6,), *parts(6)), (4, 3, 6)),
-        ("layer_norm", lambda x: F.layer_norm(x, (3, 6)), (4, 3, 6)),
-        ("rms_norm", lambda x: F.rms_norm(x, (6,), parts(6)[0], 1e-3), (4, 3, 6)),
-        ("group_norm", lambda x: F.group_norm(x, 2, *parts(6)), (4, 6, 3, 2)),
-        ("instance_norm", lambda x: F.instance_norm(x, weight=parts(6)[0], bias=parts(6)[1]), (4, 6, 5)),
-        ("normalize", lambda x: F.normalize(x, dim=-1), (4, 6)),
-    ],
-)
-def test_norms_with_a_constant_length(name: str, norm: Any, shape: tuple[int, ...]) -> None:
-    """Against the derivative along each number with the length held, by a formula for one row."""
-    seen: list[Call] = []
-    x = example(*shape).requires_grad_()
-
-    class Watch(torch.overrides.TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func.__name__ == name and not seen:
-                seen.append(Call(f":{name}#0", func, args, kwargs or {}))
-            return func(*args, **(kwargs or {}))
-
-    with Watch():
-        value = norm(x)
-    out = standardised(seen[0])
-    assert torch.equal(out, value)
-    # With the length constant, gradient times input adds up to the output less the bias.
-    weights = example(*shape, seed=5)
-    (grad,) = torch.autograd.grad((out * weights).sum(), x)
-    shift = norm(torch.zeros_like(x))
-    torch.testing.assert_close((grad * x).sum(), ((out - shift) * weights).sum(), rtol=1e-12, atol=1e-12)
-
-
-def parts(size: int) -> tuple[Tensor, Tensor]:
-    return example(size, seed=7), example(size, seed=8)
-
-
-def test_values_and_carriers() -> None:
-    x = example(3).requires_grad_()
-    out = carried(x.detach() * 2, x * 5)
-    assert torch.equal(out, x * 2)
-    assert torch.autograd.grad(out.sum(), x)[0].tolist() == [5, 5, 5]
-    assert torch.autograd.grad(scaled(x, torch.tensor(0.25)).sum(), x)[0].tolist() == [0.25] * 3
