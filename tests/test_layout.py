@@ -31,7 +31,7 @@ ROWS = """
     masking
     linear
     watching
-    sensitivity
+    sensitivity backward
     game
     criteria
     consumers
