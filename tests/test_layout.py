@@ -34,7 +34,8 @@ ROWS = """
     sensitivity backward
     game
     criteria
-    consumers
+    consumers passes
+    contrasts
     aggregation
     attribution
     scanning

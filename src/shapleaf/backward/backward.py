@@ -18,7 +18,7 @@ from ..masking import Gates, Reader, Replace
 from ..watching import batch_norm
 from .affine import Affine, affine
 from .carrying import OWN
-from .kinds import KINDS, LINEAR, PIECEWISE
+from .kinds import KINDS, LINEAR
 
 _OPERATORS: dict[str, Callable[..., Any]] = {
     "__imul__": torch.mul,
@@ -60,7 +60,7 @@ class Backward(Reader):
         if not any(tensor.requires_grad for tensor in _context.tensors((args, kwargs))):
             return func(*args, **kwargs)
         call = Call(f"{key.rpartition(':')[0]}:{name}#{key.rpartition('#')[2]}", func, args, kwargs)
-        if name in LINEAR or name in PIECEWISE:
+        if name in LINEAR:
             return self.plain(call)
         return self._inside(call)
 
@@ -85,8 +85,12 @@ class Backward(Reader):
     # The kinds: each runs one call, of which at least one tensor depends on the units.
 
     def plain(self, call: Call) -> Any:
-        """A linear or piecewise linear function: its ordinary gradient."""
+        """A linear function: its ordinary gradient."""
         return call.func(*call.args, **call.kwargs)
+
+    def piecewise(self, call: Call) -> Any:
+        """A function that is linear piece by piece, along the ray from the origin."""
+        return self.plain(call)
 
     def unknown(self, call: Call) -> Any:
         """Any other function: only if no gradient goes through it, as through a question about shapes."""
