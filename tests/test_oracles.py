@@ -247,6 +247,8 @@ OF_DIFFERENCE = [
     (sl.Saliency(F0), (1, 1)),
     (sl.GradientActivation(signed=True, target=F0), (3, -1)),
     (sl.IntegratedGradients(16, target=F0), (1.5, -0.5)),
+    (sl.DeepLIFT(target=F0), (2, -1)),
+    (sl.DeepLIFT(sl.Reference(), F0), (2, -1)),
     (sl.Occlusion(target=F0), (1, -1)),
     (sl.Occlusion(2, target=F0), (0.5, 0.5)),
     (sl.LeaveOneOut(target=F0), (1, -1)),
@@ -304,6 +306,9 @@ JOINED = [
     (sl.Saliency(F0), [0, 0], [2, 2]),
     (sl.GradientActivation(signed=True, target=F0), [0, 0], [6, 2]),
     (sl.IntegratedGradients(3, target=F0), [0, 0], [6, 2]),
+    (sl.DeepLIFT(target=F0), [0, 0], [6, 2]),
+    (sl.DeepLIFT(sl.Reference(), F0), [0, 0], [6, 2]),
+    (sl.Conductance(4, target=F0), [0, 0], [6, 2]),
 ]
 
 

@@ -17,7 +17,7 @@ from .criteria import Needs
 from .data import Batch
 from .errors import DataError
 from .masking import Fill, Gate, Gates, Masks
-from .passes import Pass, gradients, once, ones, reads
+from .passes import Key, Pass, gradients, once, ones, reads
 from .records import Group
 
 POINTS = 32
@@ -29,7 +29,10 @@ READOUT = 32
 def conductances(
     model: nn.Module, groups: Sequence[Group], batch: Batch, cost: _context.Loss, start: Any, points: int
 ) -> dict[str, Tensor]:
-    """What passes through each unit as the input goes from a baseline to the example, by the trapezoid rule.
+    """What passes through each unit as the input goes from a baseline to the example, by the midpoint rule.
+
+    Slopes are those in the middle of every part of the way, which no kink at the baseline disturbs; what is
+    read at the end of a part is halfway between those in the middle of it and of the next.
 
     Args:
         model: the model, in ``inference(model)``.
@@ -52,20 +55,23 @@ def conductances(
     torch.Size([5, 4])
     """
     gates, base = Gates(groups), _repeated(start, batch)
-    found: dict[str, Tensor] = {}
-    before: Pass | None = None
-    for part in range(points + 1):
-        inputs = tree_map(lambda a, b, t=part / points: _between(a, b, t), base, batch.inputs)
-        now = once(model, gates, Batch(inputs, batch.target, batch.first), cost, Needs.GRADIENT)
-        for group in groups if before is not None else ():
+
+    def at(t: float, needs: Needs = Needs.GRADIENT) -> Pass:
+        inputs = tree_map(lambda a, b: _between(a, b, t), base, batch.inputs)
+        return once(model, gates, Batch(inputs, batch.target, batch.first), cost, needs)
+
+    found = {group.name: _none(group, batch) for group in groups}
+    before, now = _seen(at(0, Needs.ACTIVATION)), at(0.5 / points)
+    for part in range(points):
+        last = part == points - 1
+        following = at(1, Needs.ACTIVATION) if last else at((part + 1.5) / points)
+        after = _seen(following) if last else _middle(now, following)
+        for group in groups:
             for key, index in reads(group, gates, now.masks).items():
-                assert before is not None
-                slope = (now.by_read[key] + before.by_read[key]) / 2
-                change = (now.masks.seen[key] - before.masks.seen[key]).detach()
-                share = _per_unit(slope * change, index, group.size, batch.examples)
-                found[group.name] = found[group.name] + share if group.name in found else share
-        before = now
-    return {group.name: found.get(group.name, _none(group, batch)) for group in groups}
+                share = now.by_read[key] * (after[key] - before[key])
+                _add(found, group, share, index)
+        before, now = after, following
+    return found
 
 
 def rescaled_from(
@@ -100,10 +106,7 @@ def rescaled_from(
     found = {group.name: _none(group, batch) for group in groups}
     for group in groups:
         for key, index in reads(group, gates, now).items():
-            change = (now.seen[key] - before.seen[key]).detach()
-            found[group.name] = found[group.name].to(change) + _per_unit(
-                by_read[key] * change, index, group.size, batch.examples
-            )
+            _add(found, group, by_read[key] * (now.seen[key] - before.seen[key]).detach(), index)
     return found
 
 
@@ -229,12 +232,24 @@ def _between(start: Any, end: Any, t: float) -> Any:
     return torch.lerp(start.to(end.dtype), end, t)
 
 
-def _per_unit(values: Tensor, index: Tensor, size: int, examples: int) -> Tensor:
-    """Sums over all elements of a unit, ``(examples, units)``."""
+def _seen(found: Pass) -> dict[Key, Tensor]:
+    return {key: read.detach() for key, read in found.masks.seen.items()}
+
+
+def _middle(one: Pass, other: Pass) -> dict[Key, Tensor]:
+    """What was read, halfway between two passes."""
+    theirs = _seen(other)
+    return {key: (read + theirs[key]) / 2 for key, read in _seen(one).items()}
+
+
+def _add(found: dict[str, Tensor], group: Group, values: Tensor, index: Tensor) -> None:
+    """Add the sums over all elements of a unit, ``(examples, units)``, to those of its group."""
+    before = found[group.name].to(values)
     flat = index.to(values.device).expand(values.shape[1:]).reshape(-1)
-    rows = values.reshape(examples, -1, len(flat)).sum(1)
-    sums = rows.new_zeros(examples, size + 1)
-    return sums.index_add_(1, torch.where(flat < 0, size, flat), rows)[:, :size]
+    rows = values.reshape(len(before), -1, len(flat)).sum(1)
+    sums = rows.new_zeros(len(before), group.size + 1)
+    sums.index_add_(1, torch.where(flat < 0, group.size, flat), rows)
+    found[group.name] = before + sums[:, : group.size]
 
 
 def _none(group: Group, batch: Batch) -> Tensor:

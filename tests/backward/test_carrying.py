@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shapleaf._calls import Call
-from shapleaf.backward import carried, scaled, standardised
+from shapleaf.backward import averaged, carried, scaled, standardised
 from zoo import example
 
 
@@ -57,3 +57,16 @@ def test_values_and_carriers() -> None:
     assert torch.equal(out, x * 2)
     assert torch.autograd.grad(out.sum(), x)[0].tolist() == [5, 5, 5]
     assert torch.autograd.grad(scaled(x, torch.tensor(0.25)).sum(), x)[0].tolist() == [0.25] * 3
+
+
+def test_averages_along_the_line() -> None:
+    """Of a product by its middle; of anything by enough points; and nothing for what is not wanted."""
+    a, b, a0, b0 = torch.randn(4, 3, dtype=torch.float64)
+    a.requires_grad_()
+    out = averaged(a.detach() * b, torch.mul, [a0, b0], [a, b], 1)
+    assert torch.equal(out.detach(), a.detach() * b)
+    (slope,) = torch.autograd.grad(out.sum(), a)
+    torch.testing.assert_close(slope, (b + b0) / 2)
+    out = averaged(a.detach().tanh(), torch.tanh, [a0], [a], 32)
+    (slope,) = torch.autograd.grad(out.sum(), a)
+    torch.testing.assert_close(slope, (a.detach().tanh() - a0.tanh()) / (a.detach() - a0), rtol=1e-10, atol=0)

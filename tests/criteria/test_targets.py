@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import shapleaf as sl
 from shapleaf import _context
 from shapleaf.errors import CriterionError, DataError, ShapleafError
+from shapleaf.testing import check_criterion
 from zoo import conv, head, settle
 
 X = torch.randn(4, 2, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -99,6 +100,20 @@ def test_a_unit_whose_removal_lowers_the_logit_is_needed() -> None:
         sl.IntegratedGradients(2, target=sl.Logit(0)),
     ):
         assert sl.attribute(model, graph, x, criterion, aggregate=None).values["0"].tolist() == [[3.0, -2.0]]
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        sl.Saliency(sl.Logit()),
+        sl.GradientActivation(True, sl.Reference(), sl.LogitDifference()),
+        sl.IntegratedGradients(3, target=sl.Logit(2)),
+        sl.Occlusion(2, target=sl.Logit()),
+    ],
+    ids=repr,
+)
+def test_criteria_with_targets_keep_the_contract(criterion: sl.Criterion) -> None:
+    check_criterion(criterion)
 
 
 def attribute(target: sl.Target, data: Any) -> sl.Scores:

@@ -55,9 +55,9 @@ class Conductance:
     """What of the target passes through each unit as the input goes from a baseline to the example.
 
     The integral of ``-dL/dz * dz`` along the straight path of the input (Dhamdhere et al. 2019), by the
-    trapezoid rule: ``points + 1`` forwards and backwards that serve all groups. What several consumers read
-    counts once for each tensor. Scores sum to the whole difference where all that the network reads goes
-    through the group. See :class:`IntegratedGradients` for a path of the units themselves.
+    midpoint rule: ``points`` forwards and backwards, and two forwards, that serve all groups. What several
+    consumers read counts once for each tensor. Scores sum to the whole difference where all that the network
+    reads goes through the group. See :class:`IntegratedGradients` for a path of the units themselves.
 
     Args:
         points: parts of the path.

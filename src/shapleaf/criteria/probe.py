@@ -171,20 +171,24 @@ class Probe:
 
     @property
     def gradient(self) -> Tensor:
-        """Gradient of each example's own loss with respect to the activation, in its shape."""
+        """Gradient of each example's own cost with respect to the activation, in its shape.
+
+        The cost is the loss, or what the criterion's ``target`` makes of the output: it rises when a unit
+        that is needed is removed.
+        """
         self._allow(Needs.GRADIENT, "gradient")
         return self._positions(self.activation_gradients)
 
     @property
     def mask_gradient(self) -> Tensor:
-        """Gradient of each example's own loss with respect to the unit's mask, ``(examples, units)``."""
+        """Gradient of each example's own cost with respect to the unit's mask, ``(examples, units)``."""
         self._allow(Needs.MASK_GRADIENT, "mask_gradient")
         assert self.mask_gradients is not None
         return self.mask_gradients
 
     @property
     def game(self) -> LayerGame:
-        """The set function of the group: losses per example of any coalition of units."""
+        """The set function of the group: costs per example of any coalition of units."""
         self._allow(Needs.GAME, "game")
         assert self.play is not None
         return self.play()
