@@ -141,8 +141,12 @@ class Backward(Reader):
         """A normalisation by statistics of its own."""
         return self.plain(call)
 
-    def statistic(self, call: Call) -> Any:
-        """What a norm written by hand divides by."""
+    def root(self, call: Call) -> Any:
+        """What a norm written by hand divides or multiplies by."""
+        return self.plain(call)
+
+    def variance(self, call: Call) -> Any:
+        """A variance, or one with its mean."""
         return self.plain(call)
 
     def softmax(self, call: Call) -> Any:
