@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,12 +15,12 @@ from . import _context
 from ._progress import progress
 from .aggregation import Aggregation, MeanPlusStd, State
 from .consumers import consumers, feeling, layers
-from .criteria import OF_LAYERS, Criterion, Elimination, Needs, Probe, Shapley
+from .criteria import OF_LAYERS, Criterion, Elimination, Loss, Needs, Probe, Shapley, Target
 from .data import Batch, batches
 from .errors import CriterionError
 from .game import Estimate
 from .game.layer import MEMORY, LayerGame
-from .masking import Gates, Masks, Reader, Zero
+from .masking import Fill, Gates, Masks, Reader, Removal, Zero
 from .records import Graph, Group, Scores
 
 _DEFAULT_AGGREGATION = MeanPlusStd(2.0)
@@ -49,7 +49,8 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
         data: calibration batches ``(inputs, target)``; None for a criterion that needs none.
         criterion: by default ``Shapley()``.
         aggregate: how scores per example become one per unit; None keeps them per example.
-        loss: ``f(output, target)``, one value per example.
+        loss: ``f(output, target)``, one value per example; what units are needed for, unless the
+            criterion's own ``target`` is another.
         groups: shell patterns of the groups to score; all by default.
         seed: names every random draw.
 
@@ -70,6 +71,7 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
     graph.check(model)
     chosen = graph.groups if groups is None else graph.select(*groups)
     tally = _Tally(aggregate if criterion.needs & ~OF_LAYERS else None)
+    target = getattr(criterion, "target", Loss())
     with _context.inference(model):
         if not criterion.needs:
             tally.samples = 0
@@ -78,8 +80,10 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
                 tally.add(group, criterion.score(probe), None)
         else:
             driver = next((run for need, run in _DRIVERS if need & criterion.needs), _differentiate)
-            driver(_Task(model, chosen, data, criterion, loss, seed), tally)
-    return tally.scores(graph, criterion, loss, seed)
+            cost = partial(target.cost, loss=loss)
+            driver(_Task(model, chosen, data, criterion, target, cost, seed), tally)
+    used = loss if criterion.needs and isinstance(target, Loss) else None
+    return tally.scores(graph, criterion, used, seed)
 
 
 class _Task(NamedTuple):
@@ -89,10 +93,17 @@ class _Task(NamedTuple):
     groups: Sequence[Group]
     data: Any
     criterion: Criterion
-    loss: _context.Loss
+    target: Target
+    cost: _context.Loss
     seed: int
 
+    @property
+    def removal(self) -> Removal:
+        """What the criterion lets absent units leave behind."""
+        return getattr(self.criterion, "removal", Zero())
+
     def batches(self, *, labelled: bool = True) -> Iterator[Batch]:
+        labelled = labelled and self.target.labelled
         return batches(self.data, device=_context.device_of(self.model), labelled=labelled)
 
     def probe(self, group: Group, ids: tuple[int, ...]) -> Callable[..., Probe]:
@@ -146,7 +157,7 @@ class _Tally:
         if common is not None:
             self.common[name] = common.detach().cpu().double()
 
-    def scores(self, graph: Graph, criterion: Criterion, loss: _context.Loss, seed: int) -> Scores:
+    def scores(self, graph: Graph, criterion: Criterion, loss: _context.Loss | None, seed: int) -> Scores:
         values: dict[str, Tensor] = {}
         stderr: dict[str, Tensor] = {}
         for name in self.states or self.values:
@@ -163,7 +174,7 @@ class _Tally:
                 stderr[name] = error
         settings = {
             "aggregate": repr(self.aggregate) if criterion.needs & ~OF_LAYERS else "none",
-            **_context.made_with(loss if criterion.needs else None, seed),
+            **_context.made_with(loss, seed),
         }
         return Scores(
             graph=graph,
@@ -180,15 +191,13 @@ class _Tally:
 
 def _play(task: _Task, tally: _Tally) -> None:
     data = list(task.batches())
-    removal = getattr(task.criterion, "removal", Zero())
-    fill = removal.fill(task.model, Gates(task.groups), data)
-
+    fill = task.removal.fill(task.model, Gates(task.groups), data)
     memory = getattr(task.criterion, "memory", MEMORY)
     tally.samples = sum(batch.examples for batch in data)
     ids = tuple(example for batch in data for example in batch.ids)
 
     def play(group: Group) -> LayerGame:
-        return LayerGame(task.model, group, data, task.loss, fill, memory)
+        return LayerGame(task.model, group, data, task.cost, fill, memory)
 
     with progress("attribute", len(task.groups)) as step:
         for group in task.groups:
@@ -205,7 +214,7 @@ def _by_layer(task: _Task, tally: _Tally) -> None:
     data = list(task.batches(labelled=felt))
     tally.samples = sum(batch.examples for batch in data)
     ids = tuple(example for batch in data for example in batch.ids)
-    weights = feeling(task.model, task.groups, data, task.loss) if felt else {}
+    weights = feeling(task.model, task.groups, data, task.cost) if felt else {}
     with progress("attribute", len(task.groups)) as step:
         for group in task.groups:
             probe = task.probe(group, ids)(
@@ -218,13 +227,16 @@ def _by_layer(task: _Task, tally: _Tally) -> None:
 
 def _differentiate(task: _Task, tally: _Tally) -> None:
     gates, needs = Gates(task.groups), task.criterion.needs
-    labelled = bool(needs & (Needs.GRADIENT | Needs.MASK_GRADIENT))
+    stream: Iterable[Batch] = task.batches(labelled=bool(needs & (Needs.GRADIENT | Needs.MASK_GRADIENT)))
+    if task.removal != Zero():  # what absent units leave behind may be read off the data too
+        stream = list(stream)
+    fill = task.removal.fill(task.model, gates, stream)
     with progress("attribute") as step:
-        for batch in task.batches(labelled=labelled):
+        for batch in stream:
             tally.samples += batch.examples
-            found = _gradients(task.model, gates, batch, task.loss, needs)
+            found = _gradients(task, gates, batch, fill)
             if not batch.first:
-                _check_places(task.model, gates, batch, task.loss, found)
+                _check_places(task, gates, batch, found)
             for group in task.groups:
                 reads = _reads(group, gates, found.masks)
                 probe = task.probe(group, batch.ids)(
@@ -262,20 +274,21 @@ class _Pass:
     by_read: Mapping[Key, Tensor] = field(default_factory=dict)
 
 
-def _gradients(model: nn.Module, gates: Gates, batch: Batch, loss: _context.Loss, needs: Needs) -> _Pass:
+def _gradients(task: _Task, gates: Gates, batch: Batch, fill: Fill) -> _Pass:
+    model, needs = task.model, task.criterion.needs
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     differentiate = bool(needs & (Needs.GRADIENT | Needs.MASK_GRADIENT))
     leaves = gates.ones(batch.examples, like)
     for leaf in leaves.values():
         leaf.requires_grad_(differentiate)
-    masks = Masks(leaves)
+    masks = Masks(leaves, fill)
     _context.reseed(0)  # a model that draws random numbers draws the same for every batch
     with torch.set_grad_enabled(differentiate):
         with Reader(model, gates, masks):
             output = _context.forward(model, batch.inputs)
         if not differentiate:
             return _Pass(masks)
-        losses = _context.per_example(loss, output, batch.target, batch.examples)
+        losses = _context.per_example(task.cost, output, batch.target, batch.examples)
     reads = masks.seen if Needs.GRADIENT in needs else {}
     wanted = [*leaves.values(), *reads.values()]
     instead = "a criterion without gradients, such as LeaveOneOut()"
@@ -285,16 +298,16 @@ def _gradients(model: nn.Module, gates: Gates, batch: Batch, loss: _context.Loss
     return _Pass(masks, losses.detach(), by_mask, dict(zip(reads, filled[len(leaves) :], strict=True)))
 
 
-def _check_places(model: nn.Module, gates: Gates, batch: Batch, loss: _context.Loss, found: _Pass) -> None:
+def _check_places(task: _Task, gates: Gates, batch: Batch, found: _Pass) -> None:
     """What is read of the first example, and its loss, stay the same when all others are replaced by it."""
     inputs, target = tree_map(_first_everywhere, (batch.inputs, batch.target))
     alike = Masks({name: mask.detach() for name, mask in found.masks.masks.items()})
     _context.reseed(0)
     with torch.no_grad():
-        with Reader(model, gates, alike):
-            output = _context.forward(model, inputs)
+        with Reader(task.model, gates, alike):
+            output = _context.forward(task.model, inputs)
         if found.losses is not None:
-            again = _context.per_example(loss, output, target, batch.examples)
+            again = _context.per_example(task.cost, output, target, batch.examples)
             if not torch.allclose(again[:1], found.losses[:1], rtol=1e-3, atol=1e-5):
                 raise _context.mixed("the loss of an example changes with the other examples")
     for key, read in found.masks.seen.items():

@@ -1,11 +1,12 @@
 """Criteria: what a unit is worth, by every notion of the literature."""
 
 from .activations import APoZ
-from .gradients import Sensitivity, Taylor
+from .gradients import GradientActivation, Saliency, Sensitivity, Taylor
 from .probe import OF_LAYERS, Consumer, Criterion, Elimination, Layer, Needs, Probe
 from .provable import PFP, sample_size
-from .shapley import LeaveOneOut, Shapley
+from .shapley import IntegratedGradients, LeaveOneOut, Occlusion, Shapley
 from .surgeon import OptimalBrainSurgeon
+from .targets import Logit, LogitDifference, Loss, Target
 from .thinet import ThiNet
 from .weights import Random, WeightNorm
 
@@ -16,14 +17,22 @@ __all__ = [
     "Consumer",
     "Criterion",
     "Elimination",
+    "GradientActivation",
+    "IntegratedGradients",
     "Layer",
     "LeaveOneOut",
+    "Logit",
+    "LogitDifference",
+    "Loss",
     "Needs",
+    "Occlusion",
     "OptimalBrainSurgeon",
     "Probe",
     "Random",
+    "Saliency",
     "Sensitivity",
     "Shapley",
+    "Target",
     "Taylor",
     "ThiNet",
     "WeightNorm",
