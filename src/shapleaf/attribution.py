@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 from . import _context
 from ._progress import progress
 from .aggregation import Aggregation, MeanPlusStd, State
+from .backward import Backward
 from .consumers import consumers, feeling, layers
 from .criteria import OF_LAYERS, Criterion, Elimination, Loss, Needs, Probe, Shapley, Target
 from .data import Batch, batches
@@ -81,7 +82,7 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
         else:
             driver = next((run for need, run in _DRIVERS if need & criterion.needs), _differentiate)
             cost = partial(target.cost, loss=loss)
-            driver(_Task(model, chosen, data, criterion, target, cost, seed), tally)
+            driver(_Task(model, graph, chosen, data, criterion, target, cost, seed), tally)
     used = loss if criterion.needs and isinstance(target, Loss) else None
     return tally.scores(graph, criterion, used, seed)
 
@@ -90,6 +91,7 @@ class _Task(NamedTuple):
     """What is to be scored, and how."""
 
     model: nn.Module
+    graph: Graph
     groups: Sequence[Group]
     data: Any
     criterion: Criterion
@@ -101,6 +103,15 @@ class _Task(NamedTuple):
     def removal(self) -> Removal:
         """What the criterion lets absent units leave behind."""
         return getattr(self.criterion, "removal", Zero())
+
+    def reader(self, gates: Gates, masks: Masks) -> Reader:
+        """How the forward runs; a criterion may bring one whose gradients are edited."""
+        edited = getattr(self.criterion, "reader", None)
+        return (
+            Reader(self.model, gates, masks)
+            if edited is None
+            else edited(self.graph, self.model, gates, masks)
+        )
 
     def batches(self, *, labelled: bool = True) -> Iterator[Batch]:
         labelled = labelled and self.target.labelled
@@ -284,11 +295,13 @@ def _gradients(task: _Task, gates: Gates, batch: Batch, fill: Fill) -> _Pass:
     masks = Masks(leaves, fill)
     _context.reseed(0)  # a model that draws random numbers draws the same for every batch
     with torch.set_grad_enabled(differentiate):
-        with Reader(model, gates, masks):
+        with task.reader(gates, masks) as reader:
             output = _context.forward(model, batch.inputs)
         if not differentiate:
             return _Pass(masks)
         losses = _context.per_example(task.cost, output, batch.target, batch.examples)
+        if isinstance(reader, Backward):
+            reader.check(losses)
     reads = masks.seen if Needs.GRADIENT in needs else {}
     wanted = [*leaves.values(), *reads.values()]
     instead = "a criterion without gradients, such as LeaveOneOut()"

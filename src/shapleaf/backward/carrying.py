@@ -35,7 +35,7 @@ def scaled(value: Tensor, factor: Tensor | float) -> Tensor:
 class _Carried(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, carrier: Tensor) -> Tensor:
-        return value.view_as(value)
+        return value.clone()  # a call behind may write into it
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
@@ -46,7 +46,7 @@ class _Scaled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, factor: Any) -> Tensor:
         ctx.factor = factor
-        return value.clone()  # a call behind may write into it
+        return value.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from .. import _context
 from .._calls import Call, function_of
-from ..backward import Affine, Backward, carried, scaled, sloped, standardised
+from ..backward import Affine, Backward, scaled, sloped, standardised
 from ..masking import Gates, Replace
 from ..watching import batch_norm
 from .composite import Attention
@@ -26,13 +26,12 @@ SLOPE = 1e-9
 class Relevance(Backward):
     """Runs a forward in which gradient times activation is relevance, at every activation at once.
 
-    - Layers with weights: by the rule of their call; a BatchNorm behind one, and read by nothing else, is part
-      of it.
+    - Layers with weights: by the rule of their call. A BatchNorm that alone reads one is part of it.
     - Functions of a number, such as GELU and SiLU: ``x * [f(x) / x]``.
     - Norms: the length that they divide by is constant.
     - Products of two activations: half each, or all to the signal where the other factor is a gate, which is
       constant (Arras et al. 2017; Achtibat et al. 2024).
-    - Attention: as :class:`~shapleaf.relevance.Composite` says. AttnLRP halves the gradient at either product.
+    - Attention: AttnLRP halves the gradient at either product, CP-LRP takes its weights for constants.
     - Everything linear or piecewise linear, residual sums and modules that run twice among them: as it is.
 
     Args:
@@ -83,7 +82,7 @@ class Relevance(Backward):
         key = layer.call.key
         if key not in self.rules:
             raise self.refusal(layer.call, "the graph knows no layer there; trace the model again")
-        out = carried(z, self.rules[key].carrier(layer, z))
+        out = self.rules[key].apply(layer, z)
         if self.outputs is None:
             return out
         self.outputs[key] = out

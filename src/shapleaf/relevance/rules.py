@@ -1,6 +1,6 @@
 """The rules of layer-wise relevance propagation: how a layer's relevance goes to what it reads.
 
-Each is one expression: a carrier, whose gradient times what was read is the relevance (Montavon et al. 2019;
+Each is one expression: a carrier ``s``, whose gradient times what was read is the relevance (Montavon et al. 2019;
 Bach et al. 2015). ``z`` is what the layer returns, ``z+`` the sum of its positive contributions and ``z-`` of
 its negative ones, inputs of either sign included; brackets hold what counts as constant.
 """
@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ..backward import Affine, scaled, stabilised
+from ..backward import Affine, carried, scaled, stabilised
 from ..errors import CriterionError
 
 
@@ -25,8 +25,8 @@ class Rule(Protocol):
     True
     """
 
-    def carrier(self, layer: Affine, z: Tensor) -> Tensor:
-        """A tensor whose gradient is the rule's; its value does not matter.
+    def apply(self, layer: Affine, z: Tensor) -> Tensor:
+        """What the layer returns, with the rule's gradient.
 
         Args:
             layer: the layer.
@@ -88,7 +88,7 @@ class Epsilon:
     def __post_init__(self) -> None:
         _not_negative(self, eps=self.eps)
 
-    def carrier(self, layer: Affine, z: Tensor) -> Tensor:
+    def apply(self, layer: Affine, z: Tensor) -> Tensor:
         """The layer itself, less what epsilon absorbs."""
         return scaled(z, z.detach() / stabilised(z.detach(), self.eps)) if self.eps else z
 
@@ -111,18 +111,19 @@ class ZPlus:
     def __post_init__(self) -> None:
         _not_negative(self, eps=self.eps)
 
-    def carrier(self, layer: Affine, z: Tensor) -> Tensor:
+    def apply(self, layer: Affine, z: Tensor) -> Tensor:
         """The positive contributions, scaled to all of them."""
         plus = positive(layer)
-        return plus * ratio(z, plus, self.eps)
+        return carried(z, plus * ratio(z, plus, self.eps))
 
 
 @dataclass(frozen=True)
 class Gamma:
     """Positive contributions count ``1 + gamma`` times where the layer is positive, negative ones elsewhere.
 
-    ``s = (z + gamma z+) * [z / (z + gamma z+)]`` where ``z >= 0``, the same with ``z-`` elsewhere (Montavon et
-    al. 2019, generalised to inputs and outputs of either sign). ``gamma=0`` is :class:`Epsilon`; as gamma grows the rule becomes :class:`ZPlus` where ``z > 0``.
+    ``s = (z + gamma z+) * [z / (z + gamma z+)]`` where ``z >= 0``, the same with ``z-`` elsewhere (Montavon
+    et al. 2019, generalised to inputs and outputs of either sign). ``gamma=0`` is :class:`Epsilon`; as gamma
+    grows the rule becomes :class:`ZPlus` where ``z > 0``.
 
     Args:
         gamma: how much more.
@@ -138,22 +139,25 @@ class Gamma:
     def __post_init__(self) -> None:
         _not_negative(self, gamma=self.gamma, eps=self.eps)
 
-    def carrier(self, layer: Affine, z: Tensor) -> Tensor:
+    def apply(self, layer: Affine, z: Tensor) -> Tensor:
         """All contributions, those of the output's sign enlarged."""
         plus = positive(layer) if self.gamma else z
         up, down = z + self.gamma * plus, z + self.gamma * (z - plus)
-        return torch.where(z < 0, down * ratio(z, down, self.eps), up * ratio(z, up, self.eps))
+        s = torch.where(z < 0, down * ratio(z, down, self.eps), up * ratio(z, up, self.eps))
+        return carried(z, s)
 
 
 @dataclass(frozen=True)
 class AlphaBeta:
     """Positive contributions get alpha times the relevance, negative ones minus beta times.
 
-    ``s = alpha z+ * [z / z+] - beta z- * [z / z-]`` with ``alpha - beta = 1`` (Bach et al. 2015, equation 60).
+    ``s = alpha z+ * [z / z+] - beta z- * [z / z-]`` with ``alpha - beta = 1`` (Bach et al. 2015, equation
+    60).
     ``AlphaBeta(1, 0)`` is :class:`ZPlus`.
 
     Args:
-        alpha, beta: the two shares.
+        alpha: the share of what contributes positively.
+        beta: that of what contributes negatively.
         eps: as of :class:`Epsilon`.
 
     Raises:
@@ -174,11 +178,11 @@ class AlphaBeta:
                 f"AlphaBeta keeps relevance if alpha - beta is 1, received {self.alpha:g} and {self.beta:g}."
             )
 
-    def carrier(self, layer: Affine, z: Tensor) -> Tensor:
+    def apply(self, layer: Affine, z: Tensor) -> Tensor:
         """The two parts, each scaled to the whole."""
         plus = positive(layer)
         s = plus * (self.alpha * ratio(z, plus, self.eps))
         if self.beta:
             minus = z - plus
             s = s - minus * (self.beta * ratio(z, minus, self.eps))
-        return s
+        return carried(z, s)
