@@ -1,8 +1,8 @@
 """The rules of layer-wise relevance propagation: how a layer's relevance goes to what it reads.
 
-Each is one expression: a carrier ``s``, whose gradient times what was read is the relevance (Montavon et al. 2019;
-Bach et al. 2015). ``z`` is what the layer returns, ``z+`` the sum of its positive contributions and ``z-`` of
-its negative ones, inputs of either sign included; brackets hold what counts as constant.
+Each is one expression: a carrier ``s``, whose gradient times what was read is the relevance (Montavon et al.
+2019; Bach et al. 2015). ``z`` is what the layer returns, ``z+`` the sum of its positive contributions and
+``z-`` of its negative ones, inputs of either sign included; brackets hold what counts as constant.
 """
 
 from __future__ import annotations
@@ -54,11 +54,29 @@ def positive(layer: Affine) -> Tensor:
     >>> positive(Affine(call, x, w, None, torch.nn.functional.linear))
     tensor([[4.]])
     """
-    x, bias = layer.input, layer.bias
-    out = layer.run(x.clamp(min=0), layer.weight.clamp(min=0), None if bias is None else bias.clamp(min=0))
-    if bool((x < 0).any()):
-        out = out + layer.run(x.clamp(max=0), layer.weight.clamp(max=0), None)
-    return out
+    return _signed(layer, {"min": 0}, {"max": 0})
+
+
+def negative(layer: Affine) -> Tensor:
+    """``z- = op(x+, W-, b-) + op(x-, W+, 0)``: the sum of a layer's negative contributions.
+
+    >>> from shapleaf._calls import Call
+    >>> call = Call(":linear#0", torch.nn.functional.linear, (), {})
+    >>> x, w = torch.tensor([[1.0, -1.0, 2.0]]), torch.tensor([[1.0, -3.0, -5.0]])
+    >>> negative(Affine(call, x, w, None, torch.nn.functional.linear))
+    tensor([[-10.]])
+    """
+    return _signed(layer, {"max": 0}, {"min": 0})
+
+
+def _signed(layer: Affine, of_positive: dict[str, int], of_negative: dict[str, int]) -> Tensor:
+    """Positive inputs with weights of one sign and the bias of it, negative ones with those of the other."""
+    x, w, b = layer.input, layer.weight, layer.bias
+    bias = None if b is None else b.clamp(**of_positive)
+    if not bool((x < 0).any()):
+        return layer.run(x, w.clamp(**of_positive), bias)
+    above = layer.run(x.clamp(min=0), w.clamp(**of_positive), bias)
+    return above + layer.run(x.clamp(max=0), w.clamp(**of_negative), None)
 
 
 def _not_negative(rule: object, **given: float) -> None:
@@ -183,6 +201,6 @@ class AlphaBeta:
         plus = positive(layer)
         s = plus * (self.alpha * ratio(z, plus, self.eps))
         if self.beta:
-            minus = z - plus
+            minus = negative(layer)
             s = s - minus * (self.beta * ratio(z, minus, self.eps))
         return carried(z, s)
