@@ -23,20 +23,18 @@ class Found(NamedTuple):
 
 
 def passed(model: nn.Module, x: Tensor, rules: Rule | Composite, of: Any = 0, one: bool = False) -> Found:
-    """Relevance for the logit of class ``of``, or from one if ``one``; the sum over examples is differentiated."""
+    """Relevance for each example's logit of class ``of``, or that starts from one."""
     graph = sl.trace(model, x[:1])
     start = x.detach().clone().requires_grad_() * 1
-    with (
-        torch.enable_grad(),
-        relevance(rules, graph, model, Gates(()), lambda place, gate, read: read) as reader,
-    ):
+    with relevance(rules, graph, model, Gates(()), lambda place, gate, read: read) as reader:
         reader.outputs = {}
         output = _context.logits(_context.forward(model, start))
     logit = output[torch.arange(len(output)), of]
     reader.check(logit)
     tensors = [start, *reader.outputs.values()]
-    gradients = torch.autograd.grad((logit / logit.detach() if one else logit).sum(), tensors)
-    parts = [(t * g).detach() for t, g in zip(tensors, gradients, strict=True)]
+    whole = (logit / logit.detach() if one else logit).sum()
+    gradients = torch.autograd.grad(whole, tensors, allow_unused=True)  # of a gate's layers
+    parts = [(t * (0 if g is None else g)).detach() for t, g in zip(tensors, gradients, strict=True)]
     return Found(output.detach(), parts[0], dict(zip(reader.outputs, parts[1:], strict=True)))
 
 

@@ -83,7 +83,10 @@ def out_of_place(call: Call) -> Call | None:
 
 @functools.cache
 def _parameters(func: types.FunctionType) -> list[str]:
-    return [*inspect.signature(func).parameters]
+    try:
+        return [*inspect.signature(func).parameters]
+    except ValueError:  # around a builtin, as operators are
+        return []
 
 
 class Calls(TorchFunctionMode):

@@ -30,7 +30,7 @@ EXACT = {"rtol": 1e-10, "atol": 1e-12}
 
 
 def through(rule: Rule, layer: Affine, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """What the layer returns, and the relevance of what it reads if that of what it returns is z * weights."""
+    """What the layer returns, and the relevance of what it reads where its own is ``z * weights``."""
     out = rule.apply(layer, layer())
     (gradient,) = torch.autograd.grad((out * weights).sum(), layer.input)
     return out.detach(), (layer.input * gradient).detach()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,14 +42,13 @@ class Backward(Reader):
         CriterionError: a call behind the units is of no known kind; the message names it.
     """
 
-    def __init__(self, model: nn.Module, gates: Gates, replace: Replace) -> None:
-        super().__init__(model, gates, replace)
-        self.method = type(self).__name__
+    method: ClassVar[str] = "Backward"
+    """What messages call it."""
 
     def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return super().call(key, partial(self._run, key, func), args, kwargs)
 
-    def _run(self, key: str, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _run(self, key: str, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         name = function_of(key)
         if name == "__get__":
             if not (args and isinstance(args[0], Tensor) and args[0].requires_grad):
