@@ -35,7 +35,8 @@ ROWS = """
     relevance
     game
     criteria
-    consumers
+    consumers passes
+    contrasts
     aggregation
     attribution
     scanning

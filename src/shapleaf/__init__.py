@@ -33,8 +33,8 @@ _PUBLIC = {
     "masking": "masked Zero CalibrationMean Reference",
     "game": "Exact Permutation Path OwenMoments Corrected Regression DASP Adaptive Estimate",
     "criteria": "Random WeightNorm APoZ Sensitivity Saliency Taylor GradientActivation LeaveOneOut Occlusion "
-    "IntegratedGradients Shapley OptimalBrainSurgeon Criterion Needs PFP ThiNet sample_size LRP Loss Logit "
-    "LogitDifference Relative Target",
+    "IntegratedGradients DeepLIFT Conductance Shapley OptimalBrainSurgeon Criterion Needs PFP ThiNet "
+    "sample_size LRP Loss Logit LogitDifference Relative Target",
     "relevance": "Epsilon ZPlus Gamma AlphaBeta Composite banded preset_composite",
     "aggregation": "Mean MeanPlusStd AbsMean Quantile",
     "attribution": "attribute",

@@ -147,6 +147,8 @@ def criterion(name: str) -> Criterion:
         "gradient-activation": sl.GradientActivation(signed=True, target=sl.Logit()),
         "integrated-gradients": sl.IntegratedGradients(),
         "occlusion": sl.Occlusion(),
+        "deeplift": sl.DeepLIFT(),
+        "conductance": sl.Conductance(),
         "apoz": sl.APoZ(),
         "weight-norm": sl.WeightNorm(),
         "pfp": sl.PFP(),

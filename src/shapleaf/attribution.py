@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
-from . import _context
+from . import _context, passes
 from ._progress import progress
 from .aggregation import Aggregation, MeanPlusStd, State
-from .backward import Backward
 from .consumers import consumers, feeling, layers
+from .contrasts import POINTS, conductances, rescaled, rescaled_from
 from .criteria import OF_LAYERS, Criterion, Elimination, Loss, Needs, Probe, Shapley, Target
 from .data import Batch, batches
 from .errors import CriterionError
 from .game import Estimate
 from .game.layer import MEMORY, LayerGame
-from .masking import Fill, Gates, Masks, Reader, Removal, Zero
+from .masking import Gates, Reader, Reference, Removal, Replace, Zero
 from .records import Graph, Group, Scores
 
 _DEFAULT_AGGREGATION = MeanPlusStd(2.0)
@@ -104,14 +102,11 @@ class _Task(NamedTuple):
         """What the criterion lets absent units leave behind."""
         return getattr(self.criterion, "removal", Zero())
 
-    def reader(self, gates: Gates, masks: Masks) -> Reader:
+    @property
+    def reader(self) -> Callable[[nn.Module, Gates, Replace], Reader]:
         """How the forward runs; a criterion may bring one whose gradients are edited."""
         edited = getattr(self.criterion, "reader", None)
-        return (
-            Reader(self.model, gates, masks)
-            if edited is None
-            else edited(self.graph, self.model, gates, masks)
-        )
+        return Reader if edited is None else partial(edited, self.graph)
 
     def batches(self, *, labelled: bool = True) -> Iterator[Batch]:
         labelled = labelled and self.target.labelled
@@ -245,11 +240,11 @@ def _differentiate(task: _Task, tally: _Tally) -> None:
     with progress("attribute") as step:
         for batch in stream:
             tally.samples += batch.examples
-            found = _gradients(task, gates, batch, fill)
+            found = passes.once(task.model, gates, batch, task.cost, needs, fill, task.reader)
             if not batch.first:
-                _check_places(task, gates, batch, found)
+                passes.check(task.model, gates, batch, task.cost, found)
             for group in task.groups:
-                reads = _reads(group, gates, found.masks)
+                reads = passes.reads(group, gates, found.masks)
                 probe = task.probe(group, batch.ids)(
                     reads=[(found.masks.seen[key].detach(), index) for key, index in reads.items()],
                     activation_gradients=[found.by_read[key] for key in reads] if found.by_read else (),
@@ -259,76 +254,36 @@ def _differentiate(task: _Task, tally: _Tally) -> None:
             step("")
 
 
-_DRIVERS = ((Needs.GAME, _play), (OF_LAYERS, _by_layer))
+def _contrast(task: _Task, tally: _Tally) -> None:
+    data = list(task.batches())
+    measure = _measured(task, data)
+    gates = Gates(task.groups)
+    with progress("attribute", len(data)) as step:
+        for batch in data:
+            tally.samples += batch.examples
+            if not batch.first:
+                found = passes.once(task.model, gates, batch, task.cost, Needs.MASK_GRADIENT)
+                passes.check(task.model, gates, batch, task.cost, found)
+            found_by = measure(task.model, task.groups, batch, task.cost)
+            for group in task.groups:
+                probe = task.probe(group, batch.ids)(contrasts=found_by[group.name])
+                tally.add(group, task.criterion.score(probe), batch.examples)
+            step("")
 
 
-Key = tuple[int, bytes]
+def _measured(task: _Task, data: Sequence[Batch]) -> Callable[..., dict[str, Tensor]]:
+    """How a batch is compared with the criterion's baseline."""
+    model, criterion = task.model, task.criterion
+    if Needs.CONDUCTANCE in criterion.needs:
+        baseline, points = getattr(criterion, "baseline", Reference()), getattr(criterion, "points", POINTS)
+        return partial(conductances, start=baseline.example(model, data), points=points)
+    if isinstance(task.removal, Reference):
+        return partial(rescaled_from, start=task.removal.example(model, data))
+    return partial(rescaled, fill=task.removal.fill(model, Gates(task.groups), data))
 
 
-def _reads(group: Group, gates: Gates, masks: Masks) -> dict[Key, Tensor]:
-    """The masked tensors in which a group is read, each once, and which unit each element belongs to."""
-    found: dict[Key, Tensor] = {}
-    for site in group.sites:
-        key = gates.at[site.call][site.arg].key
-        if key in masks.seen:
-            found.setdefault(key, site.index)
-    return found
-
-
-@dataclass(slots=True)
-class _Pass:
-    """What one forward, and one backward if needed, left: gradients of every mask and everything read."""
-
-    masks: Masks
-    losses: Tensor | None = None
-    by_mask: Mapping[str, Tensor] = field(default_factory=dict)
-    by_read: Mapping[Key, Tensor] = field(default_factory=dict)
-
-
-def _gradients(task: _Task, gates: Gates, batch: Batch, fill: Fill) -> _Pass:
-    model, needs = task.model, task.criterion.needs
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    differentiate = bool(needs & (Needs.GRADIENT | Needs.MASK_GRADIENT))
-    leaves = gates.ones(batch.examples, like)
-    for leaf in leaves.values():
-        leaf.requires_grad_(differentiate)
-    masks = Masks(leaves, fill)
-    _context.reseed(0)  # a model that draws random numbers draws the same for every batch
-    with torch.set_grad_enabled(differentiate):
-        with task.reader(gates, masks) as reader:
-            output = _context.forward(model, batch.inputs)
-        if not differentiate:
-            return _Pass(masks)
-        losses = _context.per_example(task.cost, output, batch.target, batch.examples)
-        if isinstance(reader, Backward):
-            reader.check(losses)
-    reads = masks.seen if Needs.GRADIENT in needs else {}
-    wanted = [*leaves.values(), *reads.values()]
-    instead = "a criterion without gradients, such as LeaveOneOut()"
-    grads = _context.gradients(losses, wanted, instead=instead)
-    filled = [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, grads, strict=True)]
-    by_mask = dict(zip(leaves, filled, strict=False))
-    return _Pass(masks, losses.detach(), by_mask, dict(zip(reads, filled[len(leaves) :], strict=True)))
-
-
-def _check_places(task: _Task, gates: Gates, batch: Batch, found: _Pass) -> None:
-    """What is read of the first example, and its loss, stay the same when all others are replaced by it."""
-    inputs, target = tree_map(_first_everywhere, (batch.inputs, batch.target))
-    alike = Masks({name: mask.detach() for name, mask in found.masks.masks.items()})
-    _context.reseed(0)
-    with torch.no_grad():
-        with Reader(task.model, gates, alike):
-            output = _context.forward(task.model, inputs)
-        if found.losses is not None:
-            again = _context.per_example(task.cost, output, target, batch.examples)
-            if not torch.allclose(again[:1], found.losses[:1], rtol=1e-3, atol=1e-5):
-                raise _context.mixed("the loss of an example changes with the other examples")
-    for key, read in found.masks.seen.items():
-        mine = read.detach()[: len(read) // batch.examples]
-        same = alike.seen[key][: len(mine)]
-        if not torch.allclose(mine, same, rtol=0, atol=1e-3 * float(mine.abs().max())):
-            raise _context.mixed("what is read of an example changes with the other examples")
-
-
-def _first_everywhere(leaf: Any) -> Any:
-    return leaf[:1].expand_as(leaf).clone() if isinstance(leaf, Tensor) else leaf
+_DRIVERS = (
+    (Needs.GAME, _play),
+    (OF_LAYERS, _by_layer),
+    (Needs.CONDUCTANCE | Needs.RESCALED, _contrast),
+)

@@ -7,14 +7,18 @@ its function does, and a subclass of :class:`Backward` says how its gradient is 
 
 from .affine import Affine, affine
 from .backward import Backward
-from .carrying import carried, scaled, sloped, stabilised, standardised
+from .carrying import averaged, carried, scaled, sloped, stabilised, standardised
 from .kinds import KINDS
+from .rescaling import Remembered, Rescaled
 
 __all__ = [
     "KINDS",
     "Affine",
     "Backward",
+    "Remembered",
+    "Rescaled",
     "affine",
+    "averaged",
     "carried",
     "scaled",
     "sloped",

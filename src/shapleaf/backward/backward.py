@@ -5,16 +5,16 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from .. import _context
 from .._calls import Call, function_of, out_of_place
 from ..errors import CriterionError
-from ..masking import Gates, Reader, Replace
+from ..masking import Reader
 from ..watching import batch_norm
 from .affine import Affine, affine
 from .carrying import OWN
@@ -42,7 +42,7 @@ class Backward(Reader):
         CriterionError: a call behind the units is of no known kind; the message names it.
     """
 
-    method: ClassVar[str] = "Backward"
+    method: str = "Backward"
     """What messages call it."""
 
     def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -59,7 +59,8 @@ class Backward(Reader):
         if not any(tensor.requires_grad for tensor in _context.tensors((args, kwargs))):
             return func(*args, **kwargs)
         call = Call(f"{key.rpartition(':')[0]}:{name}#{key.rpartition('#')[2]}", func, args, kwargs)
-        if name in LINEAR or name in PIECEWISE:
+        untouched = type(self).piecewise is Backward.piecewise
+        if name in LINEAR or (untouched and name in PIECEWISE):  # in place where it says so
             return self.plain(call)
         return self._inside(call)
 
@@ -84,8 +85,12 @@ class Backward(Reader):
     # The kinds: each runs one call, of which at least one tensor depends on the units.
 
     def plain(self, call: Call) -> Any:
-        """A linear or piecewise linear function: its ordinary gradient."""
+        """A linear function: its ordinary gradient."""
         return call.func(*call.args, **call.kwargs)
+
+    def piecewise(self, call: Call) -> Any:
+        """A function that is linear piece by piece, along the ray from the origin."""
+        return self.plain(call)
 
     def unknown(self, call: Call) -> Any:
         """Any other function: only if no gradient goes through it, as through a question about shapes."""

@@ -50,7 +50,8 @@ SCALAR = _names(
 _FACTORS = _names("mul multiply __mul__ __rmul__")
 _QUOTIENTS = _names("div divide true_divide __truediv__ __rtruediv__ __rdiv__")
 KINDS: dict[str, str] = {
-    **dict.fromkeys(LINEAR | PIECEWISE, "plain"),
+    **dict.fromkeys(LINEAR, "plain"),
+    **dict.fromkeys(PIECEWISE, "piecewise"),
     **dict.fromkeys(SCALAR, "scalar"),
     **dict.fromkeys(("linear", *(f"conv{t}{n}d" for t in ("", "_transpose") for n in "123")), "layer"),
     **dict.fromkeys(PRODUCTS, "layer"),

@@ -1,6 +1,7 @@
 """Criteria: what a unit is worth, by every notion of the literature."""
 
 from .activations import APoZ
+from .contrasts import Conductance, DeepLIFT
 from .gradients import GradientActivation, Saliency, Sensitivity, Taylor
 from .probe import OF_LAYERS, Consumer, Criterion, Elimination, Layer, Needs, Probe
 from .provable import PFP, sample_size
@@ -16,8 +17,10 @@ __all__ = [
     "OF_LAYERS",
     "PFP",
     "APoZ",
+    "Conductance",
     "Consumer",
     "Criterion",
+    "DeepLIFT",
     "Elimination",
     "GradientActivation",
     "IntegratedGradients",

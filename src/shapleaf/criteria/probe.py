@@ -32,6 +32,8 @@ class Needs(enum.Flag):
     GAME = enum.auto()
     CONSUMERS = enum.auto()
     LAYERS = enum.auto()
+    CONDUCTANCE = enum.auto()
+    RESCALED = enum.auto()
 
 
 OF_LAYERS = Needs.CONSUMERS | Needs.LAYERS
@@ -159,6 +161,7 @@ class Probe:
     play: Callable[[], LayerGame] | None = None
     regress: Callable[[], list[Consumer]] | None = None
     run: Callable[[], Iterator[Layer]] | None = None
+    contrasts: Tensor | None = None
 
     @property
     def activation(self) -> Tensor:
@@ -207,6 +210,20 @@ class Probe:
         self._allow(Needs.GAME, "game")
         assert self.play is not None
         return self.play()
+
+    @property
+    def conductance(self) -> Tensor:
+        """What of the cost's rise from a baseline input passes through a unit, ``(examples, units)``."""
+        self._allow(Needs.CONDUCTANCE, "conductance")
+        assert self.contrasts is not None
+        return self.contrasts
+
+    @property
+    def rescaled(self) -> Tensor:
+        """The same from a baseline, absent units or an input, by the Rescale rule, ``(examples, units)``."""
+        self._allow(Needs.RESCALED, "rescaled")
+        assert self.contrasts is not None
+        return self.contrasts
 
     @property
     def consumers(self) -> list[Consumer]:
