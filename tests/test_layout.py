@@ -32,6 +32,7 @@ ROWS = """
     linear
     watching
     sensitivity backward
+    relevance
     game
     criteria
     consumers passes

@@ -34,7 +34,8 @@ _PUBLIC = {
     "game": "Exact Permutation Path OwenMoments Corrected Regression DASP Adaptive Estimate",
     "criteria": "Random WeightNorm APoZ Sensitivity Saliency Taylor GradientActivation LeaveOneOut Occlusion "
     "IntegratedGradients DeepLIFT Conductance Shapley OptimalBrainSurgeon Criterion Needs PFP ThiNet "
-    "sample_size Loss Logit LogitDifference Target",
+    "sample_size LRP Loss Logit LogitDifference Relative Target",
+    "relevance": "Epsilon ZPlus Gamma AlphaBeta Composite banded preset_composite",
     "aggregation": "Mean MeanPlusStd AbsMean Quantile",
     "attribution": "attribute",
     "scanning": "scan",

@@ -85,7 +85,7 @@ def out_of_place(call: Call) -> Call | None:
 def _parameters(func: types.FunctionType) -> list[str]:
     try:
         return [*inspect.signature(func).parameters]
-    except ValueError:  # one that wraps a builtin, as Tensor.__pow__ does
+    except ValueError:  # around a builtin, as operators are
         return []
 
 

@@ -14,15 +14,17 @@ from ._progress import progress
 from .aggregation import Aggregation, MeanPlusStd, State
 from .consumers import consumers, feeling, layers
 from .contrasts import POINTS, conductances, rescaled, rescaled_from
-from .criteria import OF_LAYERS, Criterion, Elimination, Loss, Needs, Probe, Shapley, Target
+from .criteria import OF_LAYERS, Criterion, Elimination, Loss, Needs, Probe, Relative, Shapley, Target
 from .data import Batch, batches
 from .errors import CriterionError
 from .game import Estimate
 from .game.layer import MEMORY, LayerGame
-from .masking import Gates, Reference, Removal, Zero
+from .masking import Gates, Reader, Reference, Removal, Replace, Zero
 from .records import Graph, Group, Scores
 
 _DEFAULT_AGGREGATION = MeanPlusStd(2.0)
+_AWAY = Needs.GAME | Needs.CONDUCTANCE | Needs.RESCALED
+"""What is measured where units are absent, or on other inputs."""
 
 
 def attribute(  # noqa: PLR0913 - what to score, on what, how
@@ -71,6 +73,11 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
     chosen = graph.groups if groups is None else graph.select(*groups)
     tally = _Tally(aggregate if criterion.needs & ~OF_LAYERS else None)
     target = getattr(criterion, "target", Loss())
+    if isinstance(target, Relative) and criterion.needs & _AWAY:
+        raise CriterionError(
+            f"{target} has a gradient where the network is, but no value elsewhere, which {criterion!r} "
+            f"compares it with; use target={target.target}."
+        )
     with _context.inference(model):
         if not criterion.needs:
             tally.samples = 0
@@ -80,7 +87,7 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
         else:
             driver = next((run for need, run in _DRIVERS if need & criterion.needs), _differentiate)
             cost = partial(target.cost, loss=loss)
-            driver(_Task(model, chosen, data, criterion, target, cost, seed), tally)
+            driver(_Task(model, graph, chosen, data, criterion, target, cost, seed), tally)
     used = loss if criterion.needs and isinstance(target, Loss) else None
     return tally.scores(graph, criterion, used, seed)
 
@@ -89,6 +96,7 @@ class _Task(NamedTuple):
     """What is to be scored, and how."""
 
     model: nn.Module
+    graph: Graph
     groups: Sequence[Group]
     data: Any
     criterion: Criterion
@@ -100,6 +108,12 @@ class _Task(NamedTuple):
     def removal(self) -> Removal:
         """What the criterion lets absent units leave behind."""
         return getattr(self.criterion, "removal", Zero())
+
+    @property
+    def reader(self) -> Callable[[nn.Module, Gates, Replace], Reader]:
+        """How the forward runs; a criterion may bring one whose gradients are edited."""
+        edited = getattr(self.criterion, "reader", None)
+        return Reader if edited is None else partial(edited, self.graph)
 
     def batches(self, *, labelled: bool = True) -> Iterator[Batch]:
         labelled = labelled and self.target.labelled
@@ -233,7 +247,7 @@ def _differentiate(task: _Task, tally: _Tally) -> None:
     with progress("attribute") as step:
         for batch in stream:
             tally.samples += batch.examples
-            found = passes.once(task.model, gates, batch, task.cost, needs, fill)
+            found = passes.once(task.model, gates, batch, task.cost, needs, fill, task.reader)
             if not batch.first:
                 passes.check(task.model, gates, batch, task.cost, found)
             for group in task.groups:

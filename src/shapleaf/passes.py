@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from . import _context
+from .backward import Backward
 from .criteria import Needs
 from .data import Batch
-from .masking import Fill, Gates, Masks, Reader
+from .masking import Fill, Gates, Masks, Reader, Replace
 from .records import Group
 
 Key = tuple[int, bytes]
@@ -50,8 +51,11 @@ def once(
     cost: _context.Loss,
     needs: Needs,
     fill: Fill | None = None,
+    reader: Callable[[nn.Module, Gates, Replace], Reader] = Reader,
 ) -> Pass:
     """Run the model, and its backward if gradients are needed, on one batch; within ``inference(model)``.
+
+    ``reader`` makes the mode that it runs under, such as one that edits gradients.
 
     Raises:
         CriterionError: the cost is not per example or not finite, or has no gradient.
@@ -70,11 +74,13 @@ def once(
     masks = Masks(leaves, fill)
     _context.reseed(0)  # a model that draws random numbers draws the same for every batch
     with torch.set_grad_enabled(differentiate):
-        with Reader(model, gates, masks):
+        with reader(model, gates, masks) as running:
             output = _context.forward(model, batch.inputs)
         if not differentiate:
             return Pass(masks)
         costs = _context.per_example(cost, output, batch.target, batch.examples)
+        if isinstance(running, Backward):
+            running.check(costs)
     read = masks.seen if Needs.GRADIENT in needs else {}
     wanted = [*leaves.values(), *read.values()]
     filled = gradients(costs, wanted)

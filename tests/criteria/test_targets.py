@@ -108,7 +108,7 @@ def test_a_unit_whose_removal_lowers_the_logit_is_needed() -> None:
         sl.Saliency(sl.Logit()),
         sl.GradientActivation(True, sl.Reference(), sl.LogitDifference()),
         sl.IntegratedGradients(3, target=sl.Logit(2)),
-        sl.Occlusion(2, target=sl.Logit()),
+        sl.Occlusion(target=sl.Logit()),  # a wider window goes by the order of units
     ],
     ids=repr,
 )
@@ -163,3 +163,12 @@ def test_outputs_without_classes() -> None:
         worth(sl.Logit(0), torch.zeros(4))
     with pytest.raises(CriterionError, match="returns scores of one class only"):
         worth(sl.LogitDifference(0), torch.zeros(4, 1))
+
+
+@pytest.mark.parametrize(
+    "kind", [sl.LeaveOneOut, sl.Shapley, sl.IntegratedGradients, sl.Occlusion, sl.DeepLIFT, sl.Conductance]
+)
+def test_a_share_has_no_value_elsewhere(kind: Callable[..., sl.Criterion]) -> None:
+    model = net()
+    with pytest.raises(CriterionError, match=r"no value elsewhere.*use target=Logit\(of='true'\)"):
+        sl.attribute(model, sl.trace(model, X), [(X, Y)], kind(target=sl.Relative()))

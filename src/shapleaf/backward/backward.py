@@ -8,17 +8,17 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from .. import _context
 from .._calls import Call, function_of, out_of_place
 from ..errors import CriterionError
-from ..masking import Gates, Reader, Replace
+from ..masking import Reader
 from ..watching import batch_norm
 from .affine import Affine, affine
 from .carrying import OWN
-from .kinds import KINDS, LINEAR
+from .kinds import KINDS, LINEAR, PIECEWISE
 
 _OPERATORS: dict[str, Callable[..., Any]] = {
     "__imul__": torch.mul,
@@ -42,14 +42,13 @@ class Backward(Reader):
         CriterionError: a call behind the units is of no known kind; the message names it.
     """
 
-    def __init__(self, model: nn.Module, gates: Gates, replace: Replace) -> None:
-        super().__init__(model, gates, replace)
-        self.method = type(self).__name__
+    method: str = "Backward"
+    """What messages call it."""
 
     def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return super().call(key, partial(self._run, key, func), args, kwargs)
 
-    def _run(self, key: str, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _run(self, key: str, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         name = function_of(key)
         if name == "__get__":
             if not (args and isinstance(args[0], Tensor) and args[0].requires_grad):
@@ -60,7 +59,8 @@ class Backward(Reader):
         if not any(tensor.requires_grad for tensor in _context.tensors((args, kwargs))):
             return func(*args, **kwargs)
         call = Call(f"{key.rpartition(':')[0]}:{name}#{key.rpartition('#')[2]}", func, args, kwargs)
-        if name in LINEAR:
+        untouched = type(self).piecewise is Backward.piecewise
+        if name in LINEAR or (untouched and name in PIECEWISE):  # in place where it says so
             return self.plain(call)
         return self._inside(call)
 
@@ -145,8 +145,12 @@ class Backward(Reader):
         """A normalisation by statistics of its own."""
         return self.plain(call)
 
-    def statistic(self, call: Call) -> Any:
-        """What a norm written by hand divides by."""
+    def root(self, call: Call) -> Any:
+        """What a norm written by hand divides or multiplies by."""
+        return self.plain(call)
+
+    def variance(self, call: Call) -> Any:
+        """A variance, or one with its mean."""
         return self.plain(call)
 
     def softmax(self, call: Call) -> Any:

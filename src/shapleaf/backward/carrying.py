@@ -36,7 +36,7 @@ def scaled(value: Tensor, factor: Tensor | float) -> Tensor:
 class _Carried(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, carrier: Tensor) -> Tensor:
-        return value.view_as(value)
+        return value.clone()  # a call behind may write into it
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
@@ -47,7 +47,7 @@ class _Scaled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, factor: Any) -> Tensor:
         ctx.factor = factor
-        return value.clone()  # a call behind may write into it
+        return value.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -80,7 +80,7 @@ class _Averaged(torch.autograd.Function):
     def forward(ctx: Any, value: Tensor, run: Any, reference: Any, points: int, *actual: Tensor) -> Tensor:
         ctx.run, ctx.reference, ctx.points = run, reference, points
         ctx.save_for_backward(*actual)
-        return value.view_as(value)
+        return value.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

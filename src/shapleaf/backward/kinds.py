@@ -20,7 +20,7 @@ LINEAR = _names(
     dropout2d dropout3d feature_dropout alpha_dropout feature_alpha_dropout sum mean nanmean cumsum add
     __add__ __radd__ __iadd__ add_ sub __sub__ __rsub__ __isub__ sub_ subtract rsub neg __neg__ negative
     __pos__ positive avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
-    adaptive_avg_pool3d interpolate upsample grid_sample lerp index_add index_add_ index_copy
+    adaptive_avg_pool3d interpolate upsample index_add index_add_ index_copy
     index_copy_ scatter scatter_ scatter_add scatter_add_ index_put index_put_ __setitem__ detach
     masked_select masked_scatter masked_scatter_ atleast_2d atleast_3d ravel nan_to_num _to_copy
     lift_fresh copy_ squeeze_ unsqueeze_ transpose_ t_
@@ -32,7 +32,8 @@ PIECEWISE = _names(
     """
     relu relu_ leaky_relu leaky_relu_ prelu rrelu abs __abs__ max min amax amin maximum minimum topk
     sort max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
-    max_pool1d_with_indices max_pool2d_with_indices adaptive_max_pool2d_with_indices median msort
+    max_pool1d_with_indices max_pool2d_with_indices adaptive_max_pool2d_with_indices median msort std
+    norm linalg_norm linalg_vector_norm
     """
 )
 """Functions that are linear along the ray from the origin through what they read, piece by piece."""
@@ -58,8 +59,8 @@ KINDS: dict[str, str] = {
     **dict.fromkeys(_QUOTIENTS, "quotient"),
     **dict.fromkeys(("pow", "__pow__", "float_power"), "power"),
     **dict.fromkeys(("layer_norm", "rms_norm", "group_norm", "instance_norm", "normalize"), "norm"),
-    **dict.fromkeys(("rsqrt", "sqrt", "reciprocal", "var", "std", "norm", "vector_norm"), "statistic"),
-    **dict.fromkeys(("linalg_norm", "linalg_vector_norm"), "statistic"),
+    **dict.fromkeys(("rsqrt", "sqrt", "reciprocal"), "root"),
+    **dict.fromkeys(("var", "var_mean"), "variance"),
     "batch_norm": "batch_norm",
     "softmax": "softmax",
     "glu": "glu",

@@ -37,9 +37,11 @@ Kept = dict[str, deque[list[Tensor]]]
 class _Curved(Backward):
     """Every call that is not linear in what depends on the input goes to :meth:`curved`."""
 
+    method = "DeepLIFT()"
+
     def __init__(self, model: nn.Module, gates: Gates, replace: Replace, kept: Kept) -> None:
         super().__init__(model, gates, replace)
-        self.method, self.kept = "DeepLIFT()", kept
+        self.kept = kept
         self._own = {_storage(tensor) for _, tensor in _context.named_tensors(model)}
 
     def fixed(self, weight: Tensor) -> bool:
@@ -67,7 +69,10 @@ class _Curved(Backward):
     def norm(self, call: Call) -> Any:
         return self.curved(call)
 
-    def statistic(self, call: Call) -> Any:
+    def root(self, call: Call) -> Any:
+        return self.curved(call)
+
+    def variance(self, call: Call) -> Any:
         return self.curved(call)
 
     def softmax(self, call: Call) -> Any:

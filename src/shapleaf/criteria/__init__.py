@@ -5,13 +5,15 @@ from .contrasts import Conductance, DeepLIFT
 from .gradients import GradientActivation, Saliency, Sensitivity, Taylor
 from .probe import OF_LAYERS, Consumer, Criterion, Elimination, Layer, Needs, Probe
 from .provable import PFP, sample_size
+from .relevance import LRP
 from .shapley import IntegratedGradients, LeaveOneOut, Occlusion, Shapley
 from .surgeon import OptimalBrainSurgeon
-from .targets import Logit, LogitDifference, Loss, Target
+from .targets import Logit, LogitDifference, Loss, Relative, Target
 from .thinet import ThiNet
 from .weights import Random, WeightNorm
 
 __all__ = [
+    "LRP",
     "OF_LAYERS",
     "PFP",
     "APoZ",
@@ -32,6 +34,7 @@ __all__ = [
     "OptimalBrainSurgeon",
     "Probe",
     "Random",
+    "Relative",
     "Saliency",
     "Sensitivity",
     "Shapley",

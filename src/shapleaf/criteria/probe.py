@@ -180,6 +180,28 @@ class Probe:
         return self._positions(self.activation_gradients)
 
     @property
+    def places(self) -> Tensor:
+        """Minus activation times gradient, summed within each place, ``(examples, units, places)``.
+
+        Places are tokens or pixels; at each, a head has all its dimensions.
+        """
+        self._allow(Needs.ACTIVATION, "places")
+        self._allow(Needs.GRADIENT, "places")
+        parts = []
+        for (read, index), gradient in zip(self.reads, self.activation_gradients, strict=True):
+            passed = -read * gradient
+            labels = index.to(read.device).reshape([1] * (read.ndim - 1 - index.ndim) + [*index.shape])
+            own = [axis for axis, size in enumerate(labels.shape, 1) if size > 1]
+            passed = (
+                passed.movedim(own, [*range(read.ndim - len(own), read.ndim)]) if own else passed[..., None]
+            )
+            flat = passed.reshape(len(self.ids), -1, labels.numel())
+            units = labels.reshape(-1).where(labels.reshape(-1) >= 0, self.group.size)
+            sums = flat.new_zeros(*flat.shape[:2], self.group.size + 1).index_add_(2, units, flat)
+            parts.append(sums[..., :-1].transpose(1, 2))
+        return torch.cat(parts, 2)
+
+    @property
     def mask_gradient(self) -> Tensor:
         """Gradient of each example's own cost with respect to the unit's mask, ``(examples, units)``."""
         self._allow(Needs.MASK_GRADIENT, "mask_gradient")

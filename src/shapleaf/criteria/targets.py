@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -133,6 +133,44 @@ class LogitDifference:
         else:
             raise CriterionError(f"{self}: the model returns scores of one class only.")
         return _mean(other - scores.gather(1, index))
+
+
+@dataclass(frozen=True)
+class Relative:
+    """Another target, each example's divided by its own value: what counts is the share of it that is lost.
+
+    So Pruning by eXplaining (Hatefi et al. 2024) starts from a relevance of one, whatever the logit.
+
+    Args:
+        target: the other target.
+
+    >>> output = torch.tensor([[3.0, 1.0], [5.0, 2.0]])
+    >>> Relative(Logit(0)).cost(output, None, _context.cross_entropy).tolist()
+    [-1.0, -1.0]
+    """
+
+    target: Target = field(default_factory=Logit)
+
+    @property
+    def labelled(self) -> bool:
+        """As the other's."""
+        return self.target.labelled
+
+    def cost(self, output: Any, labels: Any, loss: _context.Loss) -> Tensor:
+        """Minus one, with the gradient of minus the other over its value.
+
+        Raises:
+            CriterionError: that is zero for an example.
+        """
+        cost = self.target.cost(output, labels, loss)
+        value = cost.detach()
+        if bool((value == 0).any()):
+            bad = int((value == 0).nonzero()[0])
+            raise CriterionError(
+                f"{self}: the target of example {bad} of the batch is zero, so nothing is known relative to "
+                f"it; use target={self.target}."
+            )
+        return -cost / value
 
 
 def _check(target: Target, name: str, given: object, words: tuple[str, ...]) -> None:
