@@ -107,7 +107,7 @@ def test_o2_epsilon_converges_linearly() -> None:
 
 @pytest.mark.parametrize("rule", SHARP, ids=str)
 def test_o3_every_cut_of_a_network_without_biases_carries_the_logit(rule: Rule) -> None:
-    model, x = unbiased(cut()), example(4, 3, 6, 6).abs()
+    model, x = unbiased(cut()), example(2, 3, 6, 6).abs()
     best = passed(model, x, ZERO).output.argmax(1)  # z+ and the like explain what is above zero
     found = passed(model, x, rule, of=best)
     whole = found.output.amax(1)
