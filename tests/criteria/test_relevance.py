@@ -1,8 +1,12 @@
-"""LRP of units: what Pruning by eXplaining ranks by, transformers of three libraries, other libraries' LRP."""
+"""LRP of units: what Pruning by eXplaining ranks by, ViTs of three libraries, other libraries' LRP."""
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,7 +123,8 @@ TIMM = {
 HUGGING_FACE = {
     "conv_proj": "vit.embeddings.patch_embeddings.projection", "class_token": "vit.embeddings.cls_token",
     "encoder.pos_embedding": "vit.embeddings.position_embeddings",
-    "encoder.layers.encoder_layer_": "vit.layers.", "ln_1": "layernorm_before", "ln_2": "layernorm_after", "self_attention.out_proj": "attention.o_proj",
+    "encoder.layers.encoder_layer_": "vit.layers.", "ln_1": "layernorm_before",
+    "ln_2": "layernorm_after", "self_attention.out_proj": "attention.o_proj",
     "self_attention.in_proj_": "attention.{}_proj.", "self_attention": "attention.q_proj",
     "mlp.0": "mlp.fc1", "mlp.3": "mlp.fc2", "encoder.ln": "vit.layernorm", "heads.head": "classifier",
 }  # fmt: skip
@@ -283,6 +288,44 @@ def test_o11_zennit(name: str, eps: float, tolerance: float) -> None:
         part = found[f"{module}:conv2d#0"].sum((2, 3))
         gap = (part - expected).abs().max() / expected.abs().max()
         assert float(gap) < tolerance, module
+
+
+LXT = """
+import importlib.util, sys, types
+import torch
+home = importlib.util.find_spec("lxt").submodule_search_locations[0]
+for name in ("lxt", "lxt.efficient", "lxt.efficient.models"):  # whose own imports need an older transformers
+    package = types.ModuleType(name)
+    package.__path__ = [home + name[3:].replace(".", "/")]
+    sys.modules[name] = package
+sys.path.insert(0, sys.argv[1])
+import conftest
+from torchvision.models import VisionTransformer
+from lxt.efficient.models.vit_torch import cp_LRP
+for layer, patch in cp_LRP.items():
+    patch(layer)
+options, state, x, of, found = torch.load(sys.argv[2])
+model = VisionTransformer(**options).double().eval()
+model.load_state_dict(state)
+x.requires_grad_()
+model(x)[torch.arange(len(x)), of].sum().backward()
+torch.save((x * x.grad).detach(), found)
+"""
+
+
+@pytest.mark.slow
+def test_o11_lxt(tmp_path: Path) -> None:
+    """Inputs of a transformer by CP-LRP: to 1e-6; in a process of its own, as LXT patches classes."""
+    if importlib.util.find_spec("lxt") is None:
+        pytest.skip("lxt is not installed")
+    model, x, y = settle(_torchvision()), example(2, 3, 16, 16), torch.tensor([0, 3])
+    given, found = tmp_path / "given.pt", tmp_path / "found.pt"
+    options = {**SIZES, "num_heads": 4, "hidden_dim": 32, "mlp_dim": 48, "num_layers": 2, "num_classes": 5}
+    torch.save((options, model.state_dict(), x, y, str(found)), given)
+    tests = str(Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", LXT, tests, str(given)], check=True)
+    mine = passed(model, x, Composite(default=ZERO, attention="cp"), of=y).inputs
+    torch.testing.assert_close(mine, torch.load(found), rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["epsilon", "gamma", "alpha1beta0"])

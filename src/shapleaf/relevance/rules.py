@@ -108,7 +108,10 @@ class Epsilon:
 
     def apply(self, layer: Affine, z: Tensor) -> Tensor:
         """The layer itself, less what epsilon absorbs."""
-        return scaled(z, z.detach() / stabilised(z.detach(), self.eps)) if self.eps else z
+        if not self.eps:
+            return z
+        size = z.detach().abs()
+        return scaled(z, size / (size + self.eps))
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,9 @@ class Gamma:
 
     def apply(self, layer: Affine, z: Tensor) -> Tensor:
         """All contributions, those of the output's sign enlarged."""
-        plus = positive(layer) if self.gamma else z
+        if not self.gamma:
+            return Epsilon(self.eps).apply(layer, z)
+        plus = positive(layer)
         up, down = z + self.gamma * plus, z + self.gamma * (z - plus)
         s = torch.where(z < 0, down * ratio(z, down, self.eps), up * ratio(z, up, self.eps))
         return carried(z, s)
