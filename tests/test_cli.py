@@ -200,7 +200,7 @@ def test_a_mistake_is_one_line_on_stderr(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*below what compensation can save")  # nothing is trained here
 def test_the_users_own_model_and_criterion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "users_own.py").write_text(
         "from dataclasses import dataclass\nimport torch\nfrom torch import nn\nimport shapleaf as sl\n\n"
         "def build():\n    return nn.Sequential(nn.Flatten(),"
         "nn.Linear(256, 32), nn.ReLU(), nn.Linear(32, 10))\n\n"
@@ -208,7 +208,16 @@ def test_the_users_own_model_and_criterion(tmp_path: Path, monkeypatch: pytest.M
         "    def score(self, probe):\n        return torch.arange(probe.group.size, dtype=torch.float64)\n"
     )
     monkeypatch.chdir(tmp_path)
-    words = ("slim", "mine:build", "--data", "digits", "--criterion", "mine:Last", "--strategy", "uniform")
+    words = (
+        "slim",
+        "users_own:build",
+        "--data",
+        "digits",
+        "--criterion",
+        "users_own:Last",
+        "--strategy",
+        "uniform",
+    )
     run(*words, "--budget", "units", "--keep", "0.25", "--test", 20, "-q")
     plan = sl.Receipt.load("shapleaf-slim/receipt.safetensors").plan
     assert plan.keep == {"1": tuple(range(24, 32))}

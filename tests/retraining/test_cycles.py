@@ -290,6 +290,8 @@ def test_a_process_killed_outright(tmp_path: Path) -> None:
     script = """
 import os, signal, sys
 sys.path[:0] = sys.argv[2:]
+import torch
+torch.set_num_threads(1)
 import test_cycles as t
 kill = t.Counting(8, lambda: os.kill(os.getpid(), signal.SIGKILL))
 t.run(t.Path(sys.argv[1]), settings=t.replace(t.SETTINGS, recipe=t.replace(t.RECIPE, augment=kill)))
