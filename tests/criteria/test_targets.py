@@ -137,7 +137,7 @@ def attribute(target: sl.Target, data: Any) -> sl.Scores:
         ),
         (sl.Logit(), (X, torch.zeros(4, 2, dtype=torch.long)), DataError, r"received torch.int64 \(4, 2\)"),
     ],
-    ids=str,
+    ids=["class", "classes", "unlabelled", "high", "low", "probabilities", "maps"],
 )
 def test_bad_data(target: sl.Target, data: Any, error: type[ShapleafError], text: str) -> None:
     with pytest.raises(error, match=text):
