@@ -75,7 +75,7 @@ def test_shapley_values_by_mean_plus_two_deviations_are_the_default() -> None:
 def test_it_says_what_it_did() -> None:
     scores = attribute(sl.Taylor(signed=True), aggregate=sl.Quantile(0.25), seed=3)
     assert scores.graph is GRAPH
-    assert scores.criterion == "Taylor(signed=True)"
+    assert scores.criterion == "Taylor(signed=True, removal=Zero(), target=Loss())"
     assert scores.settings == {
         "aggregate": "Quantile(q=0.25)",
         "loss": "cross_entropy",

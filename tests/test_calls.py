@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules import module as hooks
 
-from shapleaf._calls import Calls
+from shapleaf._calls import Call, Calls, out_of_place
 from zoo import Apply, Names
 
 
@@ -96,3 +96,18 @@ def test_modules_of_another_thread_are_not_mixed_in() -> None:
 def test_the_ops_of_a_program_go_by_the_names_of_functions() -> None:
     model = Apply(lambda self, x: torch.ops.aten.relu.default(torch.ops.aten.add.Tensor(x, x)))
     assert names(model, torch.zeros(1)) == [":add#0", ":relu#0"]
+
+
+def test_a_call_in_place_becomes_one_that_is_not() -> None:
+    x = torch.tensor([-1.0, 2.0])
+    for call in (
+        Call(":relu_#0", torch.relu_, (x,), {}),
+        Call(":relu#0", F.relu, (x, True), {}),
+        Call(":relu#0", F.relu, (x,), {"inplace": True}),
+    ):
+        found = out_of_place(call)
+        assert found is not None
+        assert (found.key, found.func(*found.args, **found.kwargs).tolist()) == ("relu", [0.0, 2.0])
+    assert x.tolist() == [-1.0, 2.0]
+    for kept in (Call(":relu#0", F.relu, (x,), {}), Call(":__pow__#0", Tensor.__pow__, (x, 3), {})):
+        assert out_of_place(kept) is None

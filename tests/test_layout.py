@@ -31,10 +31,12 @@ ROWS = """
     masking
     linear
     watching
-    sensitivity
+    sensitivity backward
+    relevance
     game
     criteria
-    consumers
+    consumers passes
+    contrasts
     aggregation
     attribution
     scanning

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import shapleaf as sl
+from shapleaf.errors import DataError
 from shapleaf.masking import Gates, Masks, Reader, Removal, Zero
 from zoo import NETS, Apply, conv, example, forward, gap, half_plan, head, lived_in, run, settle, state
 
@@ -234,3 +235,67 @@ def test_a_function_called_with_keywords_is_masked_at_the_right_one() -> None:
         model = settle(Apply(f, a=nn.Linear(6, 8), b=nn.Linear(8, 3)))
         outputs += run(sl.masked(model, half_plan(sl.trace(model, VECTORS[:1]))), VECTORS)
     assert torch.equal(*outputs)
+
+
+# A reference input in the place of absent units
+
+
+def test_a_reference_fills_in_what_it_is_read_as() -> None:
+    model = settle(nn.Sequential(conv(3, 5), nn.ReLU(), nn.MaxPool2d(2), conv(5, 4), head(4)))
+    plan = sl.plan(sl.trace(model, MAPS[:1]), {"0": [0, 3]})
+    mask = plan.mask("0").double()[:, None, None]
+    reference = example(1, 3, 6, 6, seed=9)
+    expected = model[3:](model[:3](MAPS) * mask + model[:3](reference) * (1 - mask))
+    found = sl.masked(model, plan, removal=sl.Reference(reference))(MAPS)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        (0.0, torch.zeros(1, 6)),
+        (2, torch.full((1, 6), 2.0)),
+        ("mean", VECTORS.mean(0, keepdim=True)),
+        (VECTORS[3:4], VECTORS[3:4]),
+        ((VECTORS[3:4],), VECTORS[3:4]),
+    ],
+    ids=lambda value: "tensor" if isinstance(value, Tensor) else str(type(value)),
+)
+def test_references_by_number_mean_or_example(given: Any, made: Tensor) -> None:
+    model = settle(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)))
+    data = [VECTORS[:30], VECTORS[30:]] if not isinstance(given, tuple) else [((VECTORS,), None)]
+    if isinstance(given, tuple):
+        data = [{"input": VECTORS}]
+        given = {"input": given[0]}
+    found = sl.Reference(given).example(model, data)
+    (leaf,) = found.values() if isinstance(found, dict) else (found,)
+    torch.testing.assert_close(leaf, made.double(), rtol=0, atol=1e-15)
+    assert leaf.dtype == torch.float64
+
+
+def test_references_that_do_not_fit() -> None:
+    model = settle(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)))
+    graph = sl.trace(model, VECTORS[:1])
+
+    def score(reference: Any, data: Any = VECTORS) -> None:
+        sl.attribute(model, graph, data, sl.Taylor(removal=sl.Reference(reference), target=sl.Logit(0)))
+
+    with pytest.raises(DataError, match=r"of the data have shapes \[\(6,\)\], the reference \[\(7,\)\]"):
+        score(torch.zeros(1, 7).double())
+    with pytest.raises(DataError, match=r"is one example, with a first axis of 1.* \[2\]"):
+        score(torch.zeros(2, 6).double())
+    with pytest.raises(DataError, match="the reference"):
+        score((VECTORS[:1], VECTORS[:1]))
+    with pytest.raises(DataError, match="of a number or a mean needs data"):
+        sl.masked(model, sl.plan(graph, {"0": [0]}), removal=sl.Reference())
+    words, inputs = NETS["transformer"]()
+    with pytest.raises(DataError, match="the inputs hold whole numbers, such as words"):
+        sl.Reference().example(words, inputs)
+    with pytest.raises(DataError, match='the only word is "mean"'):
+        sl.Reference("zero")
+
+
+def test_references_are_values() -> None:
+    assert repr(sl.Reference()) == "Reference(0.0)"
+    assert sl.Reference("mean") != sl.Reference(1)
+    assert len({sl.Reference(VECTORS[:1]), sl.Reference(VECTORS[:1].clone())}) == 1

@@ -94,3 +94,23 @@ def test_shapes_and_statistics() -> None:
             _options.images("digits", "test", None, text)
     with pytest.raises(sl.DataError, match="--split 'validation': expected train or test"):
         _options.images("digits", "validation", None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "criterion"),
+    [
+        ("saliency", sl.Saliency(sl.Logit())),
+        ("gradient-activation", sl.GradientActivation(signed=True, target=sl.Logit())),
+        ("integrated-gradients", sl.IntegratedGradients()),
+        ("occlusion", sl.Occlusion()),
+        ("deeplift", sl.DeepLIFT()),
+        ("conductance", sl.Conductance()),
+    ],
+)
+def test_the_gradient_family_by_name(name: str, criterion: sl.Criterion) -> None:
+    assert _options.criterion(name) == criterion
+
+
+def test_memory_bounds_whatever_takes_units_away() -> None:
+    bounded = _options.sampling(sl.IntegratedGradients(), None, None, None, None, "1MiB")
+    assert bounded == sl.IntegratedGradients(memory=2**20)

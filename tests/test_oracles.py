@@ -236,53 +236,92 @@ class OfTwo(nn.Module):
         self.double()
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.last(self.outer(torch.relu(self.inner(self.units(x)))))[:, 0]
+        y: Tensor = self.last(self.outer(torch.relu(self.inner(self.units(x)))))
         return y
 
 
 DIFFERENCE = OfTwo([[1, 0], [0, 1]], [-1, 0], [1, -1], nn.ReLU())  # relu(relu(x1 - 1) - relu(x2))
 MINIMUM = OfTwo([[1, 0], [1, -1]], [0, 0], [1, -1], nn.Identity())  # x1 - relu(x1 - x2), for x1 > 0
+F0 = sl.Logit(0)
+OF_DIFFERENCE = [
+    (sl.Saliency(F0), (1, 1)),
+    (sl.GradientActivation(signed=True, target=F0), (3, -1)),
+    (sl.IntegratedGradients(16, target=F0), (1.5, -0.5)),
+    (sl.DeepLIFT(target=F0), (2, -1)),
+    (sl.DeepLIFT(sl.Reference(), F0), (2, -1)),
+    (sl.Occlusion(target=F0), (1, -1)),
+    (sl.Occlusion(2, target=F0), (0.5, 0.5)),
+    (sl.LeaveOneOut(target=F0), (1, -1)),
+    (sl.Shapley(sl.Exact(), target=F0), (1.5, -0.5)),
+    (sl.Shapley(sl.Permutation(2), target=F0), (1.5, -0.5)),
+]
+"""What each says of the logit at (3, 1): section 7 of the specification, test oracles."""
 
 
 @pytest.mark.parametrize(
     ("model", "criterion", "x", "expected"),
     [
-        (DIFFERENCE, sl.Sensitivity(), (3, 1), (1, 1)),
-        (DIFFERENCE, sl.Taylor(signed=True), (3, 1), (3, -1)),
-        (DIFFERENCE, sl.LeaveOneOut(), (3, 1), (1, -1)),
-        (DIFFERENCE, sl.Shapley(sl.Exact()), (3, 1), (1.5, -0.5)),
-        (DIFFERENCE, sl.Shapley(sl.Permutation(2)), (3, 1), (1.5, -0.5)),
-        (MINIMUM, sl.Shapley(sl.Exact()), (2, -2), (0, -2)),
-        (MINIMUM, sl.Shapley(sl.Exact()), (4, 2), (1, 1)),
-        *(
-            (DIFFERENCE, criterion, (-10, -5), (0, 0))
-            for criterion in (sl.Sensitivity(), sl.Taylor(), sl.LeaveOneOut(), sl.Shapley(sl.Exact()))
-        ),
+        *((DIFFERENCE, criterion, (3, 1), expected) for criterion, expected in OF_DIFFERENCE),
+        *((DIFFERENCE, criterion, (-10, -5), (0, 0)) for criterion, _ in OF_DIFFERENCE),
+        (MINIMUM, sl.Shapley(sl.Exact(), target=F0), (2, -2), (0, -2)),
+        (MINIMUM, sl.Shapley(sl.Exact(), target=F0), (4, 2), (1, 1)),
     ],
 )
 def test_small_functions(model: nn.Module, criterion: sl.Criterion, x: tuple, expected: tuple) -> None:
+    assert of_units(model, criterion, x) == pytest.approx(expected, abs=1e-12)
+
+
+def of_units(model: nn.Module, criterion: sl.Criterion, x: tuple) -> list[float]:
     point = torch.tensor([x], dtype=torch.float64)
-    scores = sl.attribute(
-        model,
-        sl.trace(model, point),
-        [(point, point)],
-        criterion,
-        aggregate=None,
-        loss=lambda output, _: -output,
-        groups=["units"],
-    )
-    assert scores.values["units"][0].tolist() == pytest.approx(expected, abs=1e-12)
+    graph = sl.trace(model, point)
+    scores = sl.attribute(model, graph, point, criterion, aggregate=None, groups=["units"])
+    return scores.values["units"][0].tolist()
 
 
-def test_integrated_gradients_of_a_kinked_function() -> None:
-    """(1.5, -0.5): the gradient is (1, -1) on the last half of the way only."""
-    point = torch.tensor([[3.0, 1.0]], dtype=torch.float64)
+@pytest.mark.parametrize(("x", "expected"), [((2, 0), (1, 0)), ((3, 0), (2, 0))])
+def test_integrated_gradients_from_a_baseline(x: tuple, expected: tuple) -> None:
+    """From (1, 0), where the first ReLU begins."""
+    baseline = sl.Reference(torch.tensor([[1.0, 0.0]], dtype=torch.float64))
+    criterion = sl.IntegratedGradients(4, baseline, F0)
+    assert of_units(DIFFERENCE, criterion, x) == pytest.approx(expected, abs=1e-12)
+
+
+class Joined(nn.Module):
+    """relu(concat(3 x1, 2 x2)), summed, of units that pass the inputs on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+        self.triple, self.double_ = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+        for layer, factor in zip(self.children(), (1, 1, 3, 2), strict=True):
+            layer.weight = nn.Parameter(factor * torch.eye(2))
+        self.double()
+
+    def forward(self, x1: Tensor, x2: Tensor) -> Tensor:
+        both = torch.cat([self.triple(self.first(x1)), self.double_(self.second(x2))], 1)
+        return torch.relu(both).sum(1, keepdim=True)
+
+
+JOINED = [
+    (sl.Saliency(F0), [0, 0], [2, 2]),
+    (sl.GradientActivation(signed=True, target=F0), [0, 0], [6, 2]),
+    (sl.IntegratedGradients(3, target=F0), [0, 0], [6, 2]),
+    (sl.DeepLIFT(target=F0), [0, 0], [6, 2]),
+    (sl.DeepLIFT(sl.Reference(), F0), [0, 0], [6, 2]),
+    (sl.Conductance(4, target=F0), [0, 0], [6, 2]),
+]
+
+
+@pytest.mark.parametrize(("criterion", "first", "second"), JOINED, ids=str)
+def test_two_inputs_that_meet(criterion: sl.Criterion, first: list[float], second: list[float]) -> None:
+    model = Joined()
+    x = tuple(torch.tensor([row], dtype=torch.float64) for row in ([-10.0, -5], [3.0, 1]))
+    graph = sl.trace(model, x)
     values = sl.attribute(
-        DIFFERENCE, sl.trace(DIFFERENCE, point), [(point, point)], sl.Shapley(sl.Path(16, "line")),
-        aggregate=None,
-        loss=lambda output, _: -output, groups=["units"],
-    ).values["units"][0]  # fmt: skip
-    assert values.tolist() == pytest.approx([1.5, -0.5], abs=1e-12)
+        model, graph, [(x, torch.zeros(1, dtype=torch.long))], criterion, aggregate=None
+    ).values
+    assert values["first"][0].tolist() == pytest.approx(first, abs=1e-12)
+    assert values["second"][0].tolist() == pytest.approx(second, abs=1e-12)
 
 
 # TorchPruner's own index cases

@@ -30,10 +30,12 @@ _PUBLIC = {
     "tracing": "trace",
     "programs": "program",
     "costs": "cost",
-    "masking": "masked Zero CalibrationMean",
+    "masking": "masked Zero CalibrationMean Reference",
     "game": "Exact Permutation Path OwenMoments Corrected Regression DASP Adaptive Estimate",
-    "criteria": "Random WeightNorm APoZ Sensitivity Taylor LeaveOneOut Shapley OptimalBrainSurgeon "
-    "Criterion Needs PFP ThiNet sample_size",
+    "criteria": "Random WeightNorm APoZ Sensitivity Saliency Taylor GradientActivation LeaveOneOut Occlusion "
+    "IntegratedGradients DeepLIFT Conductance Shapley OptimalBrainSurgeon Criterion Needs PFP ThiNet "
+    "sample_size LRP Loss Logit LogitDifference Relative Target",
+    "relevance": "Epsilon ZPlus Gamma AlphaBeta Composite banded preset_composite",
     "aggregation": "Mean MeanPlusStd AbsMean Quantile",
     "attribution": "attribute",
     "scanning": "scan",

@@ -8,12 +8,16 @@ share one name.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import threading
+import types
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
@@ -46,6 +50,43 @@ def repeats(key: str) -> bool:
     (True, False)
     """
     return function_of(key) == recur.__name__
+
+
+class Call(NamedTuple):
+    """A function call of a model, and its name."""
+
+    key: str
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def out_of_place(call: Call) -> Call | None:
+    """A call that writes into what it reads as one that does not, under its function's name; None for others.
+
+    >>> call = Call(":mul_#0", Tensor.mul_, (torch.ones(1), 2), {})
+    >>> out_of_place(call).key
+    'mul'
+    """
+    name = function_of(call.key)
+    if name.endswith("_") and not name.endswith("__"):
+        homes = (torch, nn.functional, Tensor)
+        func = next((f for home in homes if (f := getattr(home, name[:-1], None)) is not None), None)
+        return None if func is None else call._replace(key=name[:-1], func=func)
+    if isinstance(call.func, types.FunctionType) and "inplace" in (given := _parameters(call.func)):
+        place = given.index("inplace")
+        if call.args[place : place + 1] == (True,) or call.kwargs.get("inplace"):
+            kept = {name: value for name, value in call.kwargs.items() if name != "inplace"}
+            return call._replace(key=name, args=call.args[:place], kwargs=kept)
+    return None
+
+
+@functools.cache
+def _parameters(func: types.FunctionType) -> list[str]:
+    try:
+        return [*inspect.signature(func).parameters]
+    except ValueError:  # around a builtin, as operators are
+        return []
 
 
 class Calls(TorchFunctionMode):

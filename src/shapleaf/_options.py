@@ -143,6 +143,12 @@ def criterion(name: str) -> Criterion:
         "taylor": sl.Taylor(),
         "taylor-signed": sl.Taylor(signed=True),
         "sensitivity": sl.Sensitivity(),
+        "saliency": sl.Saliency(target=sl.Logit()),
+        "gradient-activation": sl.GradientActivation(signed=True, target=sl.Logit()),
+        "integrated-gradients": sl.IntegratedGradients(),
+        "occlusion": sl.Occlusion(),
+        "deeplift": sl.DeepLIFT(),
+        "conductance": sl.Conductance(),
         "apoz": sl.APoZ(),
         "weight-norm": sl.WeightNorm(),
         "pfp": sl.PFP(),
@@ -193,9 +199,11 @@ def sampling(
         adaptive = sl.Adaptive(sampler, journal=str(journal) if journal else None, **limits)
         chosen = replace(chosen, estimator=adaptive)
     if memory:
-        if not isinstance(chosen, sl.Shapley | sl.LeaveOneOut):
-            raise CriterionError("--memory bounds criteria that take units away: shapley or leave-one-out.")
-        chosen = replace(chosen, memory=_bytes(memory))
+        if not hasattr(chosen, "memory"):
+            raise CriterionError(
+                "--memory bounds criteria that take units away, such as shapley or leave-one-out."
+            )
+        chosen = replace(chosen, memory=_bytes(memory))  # type: ignore[type-var]
     return chosen
 
 

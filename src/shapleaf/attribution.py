@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
-from . import _context
+from . import _context, passes
 from ._progress import progress
 from .aggregation import Aggregation, MeanPlusStd, State
 from .consumers import consumers, feeling, layers
-from .criteria import OF_LAYERS, Criterion, Elimination, Needs, Probe, Shapley
+from .contrasts import POINTS, conductances, rescaled, rescaled_from
+from .criteria import OF_LAYERS, Criterion, Elimination, Loss, Needs, Probe, Relative, Shapley, Target
 from .data import Batch, batches
 from .errors import CriterionError
 from .game import Estimate
 from .game.layer import MEMORY, LayerGame
-from .masking import Gates, Masks, Reader, Zero
+from .masking import Gates, Reader, Reference, Removal, Replace, Zero
 from .records import Graph, Group, Scores
 
 _DEFAULT_AGGREGATION = MeanPlusStd(2.0)
+_AWAY = Needs.GAME | Needs.CONDUCTANCE | Needs.RESCALED
+"""What is measured where units are absent, or on other inputs."""
 
 
 def attribute(  # noqa: PLR0913 - what to score, on what, how
@@ -49,7 +50,8 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
         data: calibration batches ``(inputs, target)``; None for a criterion that needs none.
         criterion: by default ``Shapley()``.
         aggregate: how scores per example become one per unit; None keeps them per example.
-        loss: ``f(output, target)``, one value per example.
+        loss: ``f(output, target)``, one value per example; what units are needed for, unless the
+            criterion's own ``target`` is another.
         groups: shell patterns of the groups to score; all by default.
         seed: names every random draw.
 
@@ -70,6 +72,12 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
     graph.check(model)
     chosen = graph.groups if groups is None else graph.select(*groups)
     tally = _Tally(aggregate if criterion.needs & ~OF_LAYERS else None)
+    target = getattr(criterion, "target", Loss())
+    if isinstance(target, Relative) and criterion.needs & _AWAY:
+        raise CriterionError(
+            f"{target} has a gradient where the network is, but no value elsewhere, which {criterion!r} "
+            f"compares it with; use target={target.target}."
+        )
     with _context.inference(model):
         if not criterion.needs:
             tally.samples = 0
@@ -78,21 +86,37 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
                 tally.add(group, criterion.score(probe), None)
         else:
             driver = next((run for need, run in _DRIVERS if need & criterion.needs), _differentiate)
-            driver(_Task(model, chosen, data, criterion, loss, seed), tally)
-    return tally.scores(graph, criterion, loss, seed)
+            cost = partial(target.cost, loss=loss)
+            driver(_Task(model, graph, chosen, data, criterion, target, cost, seed), tally)
+    used = loss if criterion.needs and isinstance(target, Loss) else None
+    return tally.scores(graph, criterion, used, seed)
 
 
 class _Task(NamedTuple):
     """What is to be scored, and how."""
 
     model: nn.Module
+    graph: Graph
     groups: Sequence[Group]
     data: Any
     criterion: Criterion
-    loss: _context.Loss
+    target: Target
+    cost: _context.Loss
     seed: int
 
+    @property
+    def removal(self) -> Removal:
+        """What the criterion lets absent units leave behind."""
+        return getattr(self.criterion, "removal", Zero())
+
+    @property
+    def reader(self) -> Callable[[nn.Module, Gates, Replace], Reader]:
+        """How the forward runs; a criterion may bring one whose gradients are edited."""
+        edited = getattr(self.criterion, "reader", None)
+        return Reader if edited is None else partial(edited, self.graph)
+
     def batches(self, *, labelled: bool = True) -> Iterator[Batch]:
+        labelled = labelled and self.target.labelled
         return batches(self.data, device=_context.device_of(self.model), labelled=labelled)
 
     def probe(self, group: Group, ids: tuple[int, ...]) -> Callable[..., Probe]:
@@ -146,7 +170,7 @@ class _Tally:
         if common is not None:
             self.common[name] = common.detach().cpu().double()
 
-    def scores(self, graph: Graph, criterion: Criterion, loss: _context.Loss, seed: int) -> Scores:
+    def scores(self, graph: Graph, criterion: Criterion, loss: _context.Loss | None, seed: int) -> Scores:
         values: dict[str, Tensor] = {}
         stderr: dict[str, Tensor] = {}
         for name in self.states or self.values:
@@ -163,7 +187,7 @@ class _Tally:
                 stderr[name] = error
         settings = {
             "aggregate": repr(self.aggregate) if criterion.needs & ~OF_LAYERS else "none",
-            **_context.made_with(loss if criterion.needs else None, seed),
+            **_context.made_with(loss, seed),
         }
         return Scores(
             graph=graph,
@@ -180,15 +204,13 @@ class _Tally:
 
 def _play(task: _Task, tally: _Tally) -> None:
     data = list(task.batches())
-    removal = getattr(task.criterion, "removal", Zero())
-    fill = removal.fill(task.model, Gates(task.groups), data)
-
+    fill = task.removal.fill(task.model, Gates(task.groups), data)
     memory = getattr(task.criterion, "memory", MEMORY)
     tally.samples = sum(batch.examples for batch in data)
     ids = tuple(example for batch in data for example in batch.ids)
 
     def play(group: Group) -> LayerGame:
-        return LayerGame(task.model, group, data, task.loss, fill, memory)
+        return LayerGame(task.model, group, data, task.cost, fill, memory)
 
     with progress("attribute", len(task.groups)) as step:
         for group in task.groups:
@@ -205,7 +227,7 @@ def _by_layer(task: _Task, tally: _Tally) -> None:
     data = list(task.batches(labelled=felt))
     tally.samples = sum(batch.examples for batch in data)
     ids = tuple(example for batch in data for example in batch.ids)
-    weights = feeling(task.model, task.groups, data, task.loss) if felt else {}
+    weights = feeling(task.model, task.groups, data, task.cost) if felt else {}
     with progress("attribute", len(task.groups)) as step:
         for group in task.groups:
             probe = task.probe(group, ids)(
@@ -218,15 +240,18 @@ def _by_layer(task: _Task, tally: _Tally) -> None:
 
 def _differentiate(task: _Task, tally: _Tally) -> None:
     gates, needs = Gates(task.groups), task.criterion.needs
-    labelled = bool(needs & (Needs.GRADIENT | Needs.MASK_GRADIENT))
+    stream: Iterable[Batch] = task.batches(labelled=bool(needs & (Needs.GRADIENT | Needs.MASK_GRADIENT)))
+    if task.removal != Zero():  # what absent units leave behind may be read off the data too
+        stream = list(stream)
+    fill = task.removal.fill(task.model, gates, stream)
     with progress("attribute") as step:
-        for batch in task.batches(labelled=labelled):
+        for batch in stream:
             tally.samples += batch.examples
-            found = _gradients(task.model, gates, batch, task.loss, needs)
+            found = passes.once(task.model, gates, batch, task.cost, needs, fill, task.reader)
             if not batch.first:
-                _check_places(task.model, gates, batch, task.loss, found)
+                passes.check(task.model, gates, batch, task.cost, found)
             for group in task.groups:
-                reads = _reads(group, gates, found.masks)
+                reads = passes.reads(group, gates, found.masks)
                 probe = task.probe(group, batch.ids)(
                     reads=[(found.masks.seen[key].detach(), index) for key, index in reads.items()],
                     activation_gradients=[found.by_read[key] for key in reads] if found.by_read else (),
@@ -236,73 +261,36 @@ def _differentiate(task: _Task, tally: _Tally) -> None:
             step("")
 
 
-_DRIVERS = ((Needs.GAME, _play), (OF_LAYERS, _by_layer))
+def _contrast(task: _Task, tally: _Tally) -> None:
+    data = list(task.batches())
+    measure = _measured(task, data)
+    gates = Gates(task.groups)
+    with progress("attribute", len(data)) as step:
+        for batch in data:
+            tally.samples += batch.examples
+            if not batch.first:
+                found = passes.once(task.model, gates, batch, task.cost, Needs.MASK_GRADIENT)
+                passes.check(task.model, gates, batch, task.cost, found)
+            found_by = measure(task.model, task.groups, batch, task.cost)
+            for group in task.groups:
+                probe = task.probe(group, batch.ids)(contrasts=found_by[group.name])
+                tally.add(group, task.criterion.score(probe), batch.examples)
+            step("")
 
 
-Key = tuple[int, bytes]
+def _measured(task: _Task, data: Sequence[Batch]) -> Callable[..., dict[str, Tensor]]:
+    """How a batch is compared with the criterion's baseline."""
+    model, criterion = task.model, task.criterion
+    if Needs.CONDUCTANCE in criterion.needs:
+        baseline, points = getattr(criterion, "baseline", Reference()), getattr(criterion, "points", POINTS)
+        return partial(conductances, start=baseline.example(model, data), points=points)
+    if isinstance(task.removal, Reference):
+        return partial(rescaled_from, start=task.removal.example(model, data))
+    return partial(rescaled, fill=task.removal.fill(model, Gates(task.groups), data))
 
 
-def _reads(group: Group, gates: Gates, masks: Masks) -> dict[Key, Tensor]:
-    """The masked tensors in which a group is read, each once, and which unit each element belongs to."""
-    found: dict[Key, Tensor] = {}
-    for site in group.sites:
-        key = gates.at[site.call][site.arg].key
-        if key in masks.seen:
-            found.setdefault(key, site.index)
-    return found
-
-
-@dataclass(slots=True)
-class _Pass:
-    """What one forward, and one backward if needed, left: gradients of every mask and everything read."""
-
-    masks: Masks
-    losses: Tensor | None = None
-    by_mask: Mapping[str, Tensor] = field(default_factory=dict)
-    by_read: Mapping[Key, Tensor] = field(default_factory=dict)
-
-
-def _gradients(model: nn.Module, gates: Gates, batch: Batch, loss: _context.Loss, needs: Needs) -> _Pass:
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    differentiate = bool(needs & (Needs.GRADIENT | Needs.MASK_GRADIENT))
-    leaves = gates.ones(batch.examples, like)
-    for leaf in leaves.values():
-        leaf.requires_grad_(differentiate)
-    masks = Masks(leaves)
-    _context.reseed(0)  # a model that draws random numbers draws the same for every batch
-    with torch.set_grad_enabled(differentiate):
-        with Reader(model, gates, masks):
-            output = _context.forward(model, batch.inputs)
-        if not differentiate:
-            return _Pass(masks)
-        losses = _context.per_example(loss, output, batch.target, batch.examples)
-    reads = masks.seen if Needs.GRADIENT in needs else {}
-    wanted = [*leaves.values(), *reads.values()]
-    instead = "a criterion without gradients, such as LeaveOneOut()"
-    grads = _context.gradients(losses, wanted, instead=instead)
-    filled = [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, grads, strict=True)]
-    by_mask = dict(zip(leaves, filled, strict=False))
-    return _Pass(masks, losses.detach(), by_mask, dict(zip(reads, filled[len(leaves) :], strict=True)))
-
-
-def _check_places(model: nn.Module, gates: Gates, batch: Batch, loss: _context.Loss, found: _Pass) -> None:
-    """What is read of the first example, and its loss, stay the same when all others are replaced by it."""
-    inputs, target = tree_map(_first_everywhere, (batch.inputs, batch.target))
-    alike = Masks({name: mask.detach() for name, mask in found.masks.masks.items()})
-    _context.reseed(0)
-    with torch.no_grad():
-        with Reader(model, gates, alike):
-            output = _context.forward(model, inputs)
-        if found.losses is not None:
-            again = _context.per_example(loss, output, target, batch.examples)
-            if not torch.allclose(again[:1], found.losses[:1], rtol=1e-3, atol=1e-5):
-                raise _context.mixed("the loss of an example changes with the other examples")
-    for key, read in found.masks.seen.items():
-        mine = read.detach()[: len(read) // batch.examples]
-        same = alike.seen[key][: len(mine)]
-        if not torch.allclose(mine, same, rtol=0, atol=1e-3 * float(mine.abs().max())):
-            raise _context.mixed("what is read of an example changes with the other examples")
-
-
-def _first_everywhere(leaf: Any) -> Any:
-    return leaf[:1].expand_as(leaf).clone() if isinstance(leaf, Tensor) else leaf
+_DRIVERS = (
+    (Needs.GAME, _play),
+    (OF_LAYERS, _by_layer),
+    (Needs.CONDUCTANCE | Needs.RESCALED, _contrast),
+)

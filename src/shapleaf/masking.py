@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from . import _context
 from ._calls import Calls, repeats
 from .data import batches
-from .errors import PlanError
+from .errors import DataError, PlanError
 from .records import Group, Plan
 
 Fill = Mapping[tuple[str, int], Tensor]
@@ -86,6 +86,110 @@ class CalibrationMean:
                 with Reader(model, gates, add):
                     _context.forward(model, batch.inputs)
         return {place: total / seen[place] for place, total in sums.items()}
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Reference:
+    """An absent unit is what it is on a reference input: the baseline of attribution methods.
+
+    Args:
+        inputs: one example, as the model is called with; or a number that every element of the inputs is,
+            0 by default; or ``"mean"``, the mean of the data's examples.
+
+    >>> import shapleaf as sl
+    >>> model = nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 1))
+    >>> plan = sl.plan(sl.trace(model, torch.zeros(1, 1)), {"0": (0,)})
+    >>> filled = masked(model, plan, removal=Reference(torch.ones(1, 1)))
+    >>> bool(torch.allclose(filled(torch.ones(1, 1)), model(torch.ones(1, 1)), atol=1e-6))
+    True
+    """
+
+    inputs: Any = 0.0
+
+    def __repr__(self) -> str:
+        """By its number or its word; what an example holds is data, and data are not compared."""
+        return f"Reference({repr(self.inputs) if isinstance(self.inputs, str | int | float) else '...'})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reference) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __post_init__(self) -> None:
+        if isinstance(self.inputs, str) and self.inputs != "mean":
+            raise DataError(f'Reference({self.inputs!r}): the only word is "mean".')
+
+    def example(self, model: nn.Module, data: Any) -> Any:
+        """The reference, one example on the model's device, shaped as those of the data.
+
+        Raises:
+            DataError: it is not one example, or not of the shape of the data's; or a number or a mean is
+                asked of inputs that are whole numbers.
+        """
+        device = _context.device_of(model)
+        if isinstance(self.inputs, str | int | float):
+            return self._made(data, device)
+        given = _context.on_device(self.inputs, model)
+        if data is not None:
+            _check_alike(given, next(iter(batches(data, limit=1, labelled=False))).inputs)
+        sizes = [len(leaf) for leaf in _context.tensors(given) if leaf.ndim]
+        if not sizes or set(sizes) != {1}:
+            raise DataError(
+                f"Reference(inputs=...) is one example, with a first axis of 1; received {sizes}."
+            )
+        return given
+
+    def fill(self, model: nn.Module, gates: Gates, data: Any) -> Fill:
+        """What every gate reads of the reference; the mean over the steps of a recurrence.
+
+        Raises:
+            DataError: as :meth:`example`; or what is read of an example does not lie along the first axis.
+        """
+        found: dict[tuple[str, int], list[Tensor]] = {}
+
+        def keep(place: tuple[str, int], gate: Gate, read: Tensor) -> Tensor:
+            if len(read) != 1:
+                raise DataError(
+                    f"{place[0]} reads {len(read)} rows of one example, which Reference() cannot lay on "
+                    "others; use CalibrationMean()."
+                )
+            found.setdefault(place, []).append(read[0].clone())
+            return read
+
+        with torch.no_grad(), _context.inference(model), Reader(model, gates, keep):
+            _context.forward(model, self.example(model, data))
+        return {place: torch.stack(reads).mean(0) for place, reads in found.items()}
+
+    def _made(self, data: Any, device: torch.device) -> Any:
+        if data is None:
+            raise DataError("Reference() of a number or a mean needs data, whose shape it has; pass inputs.")
+        total, seen = None, 0
+        limit = None if self.inputs == "mean" else 1
+        for batch in batches(data, limit=limit, labelled=False, device=device):
+            leaves, spec = tree_flatten(batch.inputs)
+            if not all(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves):
+                raise DataError(
+                    f"Reference({self.inputs!r}): the inputs hold whole numbers, such as words; pass an "
+                    "example to compare with."
+                )
+            sums = [leaf.double().sum(0, keepdim=True) for leaf in leaves]
+            total = sums if total is None else [a + b for a, b in zip(total, sums, strict=True)]
+            seen, like = seen + batch.examples, leaves
+        assert total is not None
+        made = [leaf / seen if limit is None else torch.full_like(leaf, self.inputs) for leaf in total]
+        return tree_unflatten([leaf.to(like_.dtype) for leaf, like_ in zip(made, like, strict=True)], spec)
+
+
+def _check_alike(given: Any, inputs: Any) -> None:
+    (mine, form), (theirs, expected) = tree_flatten(given), tree_flatten(inputs)
+    shapes = [
+        [(*leaf.shape[1:],) for leaf in leaves if isinstance(leaf, Tensor)] for leaves in (mine, theirs)
+    ]
+    if form != expected or shapes[0] != shapes[1]:
+        raise DataError(
+            f"Reference(inputs=...): examples of the data have shapes {shapes[1]}, the reference {shapes[0]}."
+        )
 
 
 @dataclass(slots=True, eq=False)

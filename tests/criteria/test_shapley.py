@@ -103,9 +103,11 @@ def test_the_default_is_the_path_of_random_signs_with_absent_units_zero() -> Non
 def test_criteria_are_values() -> None:
     for criterion in (sl.Shapley(sl.Permutation(4)), sl.LeaveOneOut(sl.CalibrationMean())):
         assert len({criterion, replace(criterion)}) == 1
-    assert repr(sl.Shapley(sl.Exact())) == "Shapley(estimator=Exact(), removal=Zero())"
+    assert repr(sl.Shapley(sl.Exact())) == "Shapley(estimator=Exact(), removal=Zero(), target=Loss())"
     data = [(X, Y)]
-    assert repr(sl.LeaveOneOut(sl.CalibrationMean(data))) == "LeaveOneOut(removal=CalibrationMean())"
+    assert repr(sl.LeaveOneOut(sl.CalibrationMean(data))) == (
+        "LeaveOneOut(removal=CalibrationMean(), target=Loss())"
+    )
 
 
 @pytest.mark.parametrize(
@@ -195,3 +197,62 @@ def test_a_dead_unit_is_worth_exactly_nothing() -> None:
         sl.Sensitivity(),
     ):
         assert scores(model, criterion)[:, 2].tolist() == [0, 0, 0, 0]
+
+
+def test_occlusion_by_one_unit_is_leave_one_out() -> None:
+    assert torch.equal(scores(net(), sl.Occlusion()), scores(net(), sl.LeaveOneOut()))
+
+
+def test_occlusion_shares_the_rise_of_every_run_of_units() -> None:
+    model = net()
+    graph = sl.trace(model, X)
+    rises = [
+        loss(sl.prune(model, sl.plan(graph, {"0": [j for j in range(4) if not i <= j < i + 3]})).model)
+        - loss(model)
+        for i in range(2)
+    ]
+    first, second = rises
+    expected = torch.stack([first, (first + second) / 2, (first + second) / 2, second], 1) / 3
+    torch.testing.assert_close(scores(model, sl.Occlusion(3)), expected, **CLOSE)
+    whole = scores(model, sl.Occlusion(4))
+    torch.testing.assert_close(whole.sum(1), scores(model, sl.Shapley(sl.Exact())).sum(1), **CLOSE)
+    assert whole.std(1).max() == 0
+
+
+def test_windows_out_of_range() -> None:
+    with pytest.raises(CriterionError, match=r"Occlusion\(window=5\) is wider than group 0 of 4 units"):
+        scores(net(), sl.Occlusion(5))
+    with pytest.raises(CriterionError, match="must be at least 1 unit, received 0"):
+        sl.Occlusion(0)
+
+
+REMOVALS = [sl.Zero(), sl.CalibrationMean(), sl.Reference(), sl.Reference("mean")]
+
+
+@pytest.mark.parametrize("removal", REMOVALS, ids=repr)
+def test_integrated_gradients_are_the_straight_path(removal: Any) -> None:
+    model = net()
+    found = scores(model, sl.IntegratedGradients(7, removal))
+    assert torch.equal(found, scores(model, sl.Shapley(sl.Path(7, "line"), removal)))
+    ends = scores(model, sl.Occlusion(4, removal)).sum(1)  # with all units, and with none
+    many = scores(model, sl.IntegratedGradients(64, removal)).sum(1)
+    torch.testing.assert_close(many, ends, rtol=0, atol=3e-3)
+    with pytest.raises(CriterionError, match="must be at least 1, received 0"):
+        sl.IntegratedGradients(0)
+
+
+@pytest.mark.parametrize(
+    "criterion", [sl.Shapley(sl.Exact()), sl.LeaveOneOut(), sl.IntegratedGradients(4)], ids=repr
+)
+def test_a_game_is_played_for_its_target(criterion: Any) -> None:
+    """What falls is a cost that rises; and no labels are needed where the class is named."""
+    model = net()
+    graph = sl.trace(model, X)
+    found = scores(model, replace(criterion, target=sl.Logit(1)))
+    as_loss = scores(model, criterion, loss=lambda output, _: -output[:, 1])
+    torch.testing.assert_close(found, as_loss, **CLOSE)
+    alone = sl.attribute(
+        model, graph, [X], replace(criterion, target=sl.Logit(1)), aggregate=None, groups=["0"]
+    )
+    assert torch.equal(alone.values["0"], found)
+    assert alone.settings["loss"] == "none"

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from games import random
+from shapleaf._calls import Call
 from shapleaf.errors import CriterionError
 from shapleaf.game import readout as module
-from shapleaf.game.readout import Call, Readout
+from shapleaf.game.readout import Readout
 from shapleaf.masking import Gate
 
 Case = tuple[Any, Tensor, tuple[Any, ...], list[int], tuple[int, ...]]

@@ -1,24 +1,30 @@
 """First-order criteria: one forward and one backward for all groups.
 
-Gradients are those of each example's own loss, whatever the batch size.
+Gradients are those of each example's own target, the loss by default, whatever the batch size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 
+from ..masking import Removal, Zero
 from .probe import Needs, Probe
+from .targets import Loss, Target
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The summed absolute gradient of the loss with respect to a unit's activation.
+    """The summed absolute gradient of the target with respect to a unit's activation: Saliency.
 
-    ``sum_positions |dL / dz|`` (Mittal et al. 2018; Ancona et al. 2020, section 4), taken at what the
-    consumers read, after the activation function. What several consumers read is one activation.
+    ``sum_positions |dL / dz|`` (Simonyan et al. 2014 for inputs; Mittal et al. 2018; Ancona et al. 2020,
+    section 4), taken at what the consumers read, after the activation function. What several consumers
+    read is one activation. ``Saliency`` is another name of this class.
+
+    Args:
+        target: what the units are needed for.
 
     >>> import torch, shapleaf as sl
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
@@ -28,6 +34,7 @@ class Sensitivity:
     True
     """
 
+    target: Target = field(default_factory=Loss)
     needs: ClassVar[Needs] = Needs.GRADIENT
 
     def score(self, probe: Probe) -> Tensor:
@@ -37,11 +44,17 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Taylor:
-    """The first-order estimate of the rise of the loss when a unit is removed.
+    """The first-order estimate of what the target loses when a unit is removed: gradient x activation.
 
-    ``-sum_positions dL/dz * z`` (Molchanov et al. 2017; Ancona et al. 2020, equation 3). Without
-    ``signed`` the absolute value per example, as in the paper; with it, positive means that the unit
-    helps. The sum over positions is not divided by their number.
+    ``-sum_positions dL/dz * (z - z0)`` (Molchanov et al. 2017; Ancona et al. 2020, equation 3), with z0
+    what an absent unit leaves behind, zero by default. Without ``signed`` the absolute value per example,
+    as in the paper; with it, positive means that the unit helps. The sum over positions is not divided by
+    their number. ``GradientActivation`` is another name of this class.
+
+    Args:
+        signed: whether the sign is kept.
+        removal: what the absent unit leaves behind, the baseline.
+        target: what the units are needed for.
 
     >>> import torch, shapleaf as sl
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
@@ -52,9 +65,15 @@ class Taylor:
     """
 
     signed: bool = False
+    removal: Removal = field(default_factory=Zero)
+    target: Target = field(default_factory=Loss)
     needs: ClassVar[Needs] = Needs.MASK_GRADIENT
 
     def score(self, probe: Probe) -> Tensor:
         """Estimates ``(examples, units)``; the mask's gradient is exactly the sum over positions."""
         rise = -probe.mask_gradient
         return rise if self.signed else rise.abs()
+
+
+Saliency = Sensitivity
+GradientActivation = Taylor

@@ -32,6 +32,8 @@ class Needs(enum.Flag):
     GAME = enum.auto()
     CONSUMERS = enum.auto()
     LAYERS = enum.auto()
+    CONDUCTANCE = enum.auto()
+    RESCALED = enum.auto()
 
 
 OF_LAYERS = Needs.CONSUMERS | Needs.LAYERS
@@ -159,6 +161,7 @@ class Probe:
     play: Callable[[], LayerGame] | None = None
     regress: Callable[[], list[Consumer]] | None = None
     run: Callable[[], Iterator[Layer]] | None = None
+    contrasts: Tensor | None = None
 
     @property
     def activation(self) -> Tensor:
@@ -168,23 +171,63 @@ class Probe:
 
     @property
     def gradient(self) -> Tensor:
-        """Gradient of each example's own loss with respect to the activation, in its shape."""
+        """Gradient of each example's own cost with respect to the activation, in its shape.
+
+        The cost is the loss, or what the criterion's ``target`` makes of the output: it rises when a unit
+        that is needed is removed.
+        """
         self._allow(Needs.GRADIENT, "gradient")
         return self._positions(self.activation_gradients)
 
     @property
+    def places(self) -> Tensor:
+        """Minus activation times gradient, summed within each place, ``(examples, units, places)``.
+
+        Places are tokens or pixels; at each, a head has all its dimensions.
+        """
+        self._allow(Needs.ACTIVATION, "places")
+        self._allow(Needs.GRADIENT, "places")
+        parts = []
+        for (read, index), gradient in zip(self.reads, self.activation_gradients, strict=True):
+            passed = -read * gradient
+            labels = index.to(read.device).reshape([1] * (read.ndim - 1 - index.ndim) + [*index.shape])
+            own = [axis for axis, size in enumerate(labels.shape, 1) if size > 1]
+            passed = (
+                passed.movedim(own, [*range(read.ndim - len(own), read.ndim)]) if own else passed[..., None]
+            )
+            flat = passed.reshape(len(self.ids), -1, labels.numel())
+            units = labels.reshape(-1).where(labels.reshape(-1) >= 0, self.group.size)
+            sums = flat.new_zeros(*flat.shape[:2], self.group.size + 1).index_add_(2, units, flat)
+            parts.append(sums[..., :-1].transpose(1, 2))
+        return torch.cat(parts, 2)
+
+    @property
     def mask_gradient(self) -> Tensor:
-        """Gradient of each example's own loss with respect to the unit's mask, ``(examples, units)``."""
+        """Gradient of each example's own cost with respect to the unit's mask, ``(examples, units)``."""
         self._allow(Needs.MASK_GRADIENT, "mask_gradient")
         assert self.mask_gradients is not None
         return self.mask_gradients
 
     @property
     def game(self) -> LayerGame:
-        """The set function of the group: losses per example of any coalition of units."""
+        """The set function of the group: costs per example of any coalition of units."""
         self._allow(Needs.GAME, "game")
         assert self.play is not None
         return self.play()
+
+    @property
+    def conductance(self) -> Tensor:
+        """What of the cost's rise from a baseline input passes through a unit, ``(examples, units)``."""
+        self._allow(Needs.CONDUCTANCE, "conductance")
+        assert self.contrasts is not None
+        return self.contrasts
+
+    @property
+    def rescaled(self) -> Tensor:
+        """The same from a baseline, absent units or an input, by the Rescale rule, ``(examples, units)``."""
+        self._allow(Needs.RESCALED, "rescaled")
+        assert self.contrasts is not None
+        return self.contrasts
 
     @property
     def consumers(self) -> list[Consumer]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
-import types
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -14,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from .._calls import function_of
+from .._calls import Call, function_of, out_of_place
 from .._ranks import gather
 from ..errors import CriterionError
 from ..masking import Gate, Gates, Masks
 from .game import Estimate, Game, ends, precise
 from .layer import LayerGame, even
 from .moments import NoRule, contraction, rule_of
-from .readout import Call, Readout, refusal
+from .readout import Readout, refusal
 from .suffix import Prefix, Replay, Suffix
 
 FULL = 256
@@ -130,7 +128,7 @@ class Propagation(Replay):
         if name == "__get__":  # of an attribute, such as .T or .shape
             name = getattr(getattr(call.func, "__self__", None), "__name__", name)
         written, (_, func, args, kwargs) = None, call
-        if (elsewhere := _out_of_place(call)) is not None:
+        if (elsewhere := out_of_place(call)) is not None:
             written, name = call.args[0] if call.args else call.kwargs["input"], elsewhere.key
             _, func, args, kwargs = elsewhere
             fresh, variance = written.clone(), self._variance(written)
@@ -190,26 +188,6 @@ class Propagation(Replay):
         if out is None or any(isinstance(leaf, Tensor) for leaf in tree_leaves(out)):
             raise refusal(self.part.name, call.key, "there is no rule for the moments of what it returns")
         return out
-
-
-def _out_of_place(call: Call) -> Call | None:
-    """A call that writes into what it reads as one that does not, under its rule's name; None for others."""
-    name = function_of(call.key)
-    if name.endswith("_") and not name.endswith("__"):
-        homes = (torch, nn.functional, Tensor)
-        func = next((f for home in homes if (f := getattr(home, name[:-1], None)) is not None), None)
-        return None if func is None else call._replace(key=name[:-1], func=func)
-    if isinstance(call.func, types.FunctionType) and "inplace" in (given := _parameters(call.func)):
-        place = given.index("inplace")
-        if call.args[place : place + 1] == (True,) or call.kwargs.get("inplace"):
-            kept = {name: value for name, value in call.kwargs.items() if name != "inplace"}
-            return call._replace(key=name, args=call.args[:place], kwargs=kept)
-    return None
-
-
-@functools.cache
-def _parameters(func: types.FunctionType) -> list[str]:
-    return [*inspect.signature(func).parameters]
 
 
 def expected_loss(output: Any, reader: Propagation, part: Suffix, samples: int) -> Tensor:

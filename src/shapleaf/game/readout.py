@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._calls import function_of
+from .._calls import Call, function_of
 from ..errors import CriterionError
 from ..masking import Gate
 from .game import precise
 from .moments import contraction
-
-
-class Call(NamedTuple):
-    """A function call of a model, and its name."""
-
-    key: str
-    func: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
 
 CHUNK = 2**23
 """Bytes of contributions that are held at a time."""

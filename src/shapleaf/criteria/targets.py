@@ -1,0 +1,220 @@
+"""Targets: what units are needed for, the loss, a logit or the difference of two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from .. import _context
+from ..errors import CriterionError, DataError
+
+Class = int | Literal["true"]
+
+
+@runtime_checkable
+class Target(Protocol):
+    """What units are needed for, as a cost per example: it rises when one that is needed is removed.
+
+    Attributes:
+        labelled: whether the data must have labels.
+
+    >>> isinstance(Loss(), Target), isinstance(Logit(), Target)
+    (True, True)
+    """
+
+    @property
+    def labelled(self) -> bool: ...
+
+    def cost(self, output: Any, labels: Any, loss: _context.Loss) -> Tensor:
+        """The cost of each example, ``(examples,)``; ``loss`` is the one that attribute was given."""
+        ...
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss that :func:`shapleaf.attribute` is given, cross-entropy by default: scores are rises of it.
+
+    >>> Loss().cost(torch.zeros(1, 2), torch.tensor([1]), _context.cross_entropy)
+    tensor([0.6931])
+    """
+
+    @property
+    def labelled(self) -> bool:
+        """Always: the loss reads them."""
+        return True
+
+    def cost(self, output: Any, labels: Any, loss: _context.Loss) -> Tensor:
+        """The loss itself."""
+        return loss(output, labels)
+
+
+@dataclass(frozen=True)
+class Logit:
+    """The score of a class before the softmax: a unit is needed as much as its removal lowers it.
+
+    Further places, as of a segmentation, are averaged over.
+
+    Args:
+        of: the number of the class, or ``"true"`` for that of each example's label.
+
+    >>> output = torch.tensor([[3.0, 1.0], [5.0, 2.0]])
+    >>> Logit(1).cost(output, None, _context.cross_entropy).tolist()  # what falls is a cost that rises
+    [-1.0, -2.0]
+    >>> Logit().cost(output, torch.tensor([0, 1]), _context.cross_entropy).tolist()
+    [-3.0, -2.0]
+    """
+
+    of: Class = "true"
+
+    def __post_init__(self) -> None:
+        _check(self, "of", self.of, ("true",))
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the class is that of the labels."""
+        return self.of == "true"
+
+    def cost(self, output: Any, labels: Any, loss: _context.Loss) -> Tensor:
+        """The logit with its sign turned.
+
+        Raises:
+            CriterionError: the model has no such class, or returns no scores of classes.
+            DataError: the labels are no numbers of classes.
+        """
+        scores = _scores(output)
+        return -_mean(scores.gather(1, _index(scores, labels, self.of)))
+
+
+@dataclass(frozen=True)
+class LogitDifference:
+    """How far one class is ahead of another: a unit is needed as much as its removal lowers the lead.
+
+    Args:
+        of: the number of the class, or ``"true"`` for that of each example's label.
+        against: the other's; ``"next"`` is the highest of all but ``of``, whichever that is at the time.
+
+    >>> output = torch.tensor([[3.0, 1.0, 2.0]])
+    >>> LogitDifference(0, 1).cost(output, None, _context.cross_entropy).tolist()
+    [-2.0]
+    >>> LogitDifference().cost(output, torch.tensor([0]), _context.cross_entropy).tolist()
+    [-1.0]
+    """
+
+    of: Class = "true"
+    against: Class | Literal["next"] = "next"
+
+    def __post_init__(self) -> None:
+        _check(self, "of", self.of, ("true",))
+        _check(self, "against", self.against, ("true", "next"))
+        if self.of == self.against:
+            raise CriterionError(f"{self} is always zero; name two classes.")
+
+    @property
+    def labelled(self) -> bool:
+        """Whether one of the classes is that of the labels."""
+        return "true" in (self.of, self.against)
+
+    def cost(self, output: Any, labels: Any, loss: _context.Loss) -> Tensor:
+        """The difference with its sign turned.
+
+        Raises:
+            CriterionError: the model has no such class, or no other, or returns no scores of classes.
+            DataError: the labels are no numbers of classes.
+        """
+        scores = _scores(output)
+        index = _index(scores, labels, self.of)
+        if self.against != "next":
+            other = scores.gather(1, _index(scores, labels, self.against))
+        elif scores.shape[1] > 1:
+            other = scores.scatter(1, index, -torch.inf).amax(1, keepdim=True)
+        else:
+            raise CriterionError(f"{self}: the model returns scores of one class only.")
+        return _mean(other - scores.gather(1, index))
+
+
+@dataclass(frozen=True)
+class Relative:
+    """Another target, each example's divided by its own value: what counts is the share of it that is lost.
+
+    So Pruning by eXplaining (Hatefi et al. 2024) starts from a relevance of one, whatever the logit.
+
+    Args:
+        target: the other target.
+
+    >>> output = torch.tensor([[3.0, 1.0], [5.0, 2.0]])
+    >>> Relative(Logit(0)).cost(output, None, _context.cross_entropy).tolist()
+    [-1.0, -1.0]
+    """
+
+    target: Target = field(default_factory=Logit)
+
+    @property
+    def labelled(self) -> bool:
+        """As the other's."""
+        return self.target.labelled
+
+    def cost(self, output: Any, labels: Any, loss: _context.Loss) -> Tensor:
+        """Minus one, with the gradient of minus the other over its value.
+
+        Raises:
+            CriterionError: that is zero for an example.
+        """
+        cost = self.target.cost(output, labels, loss)
+        value = cost.detach()
+        if bool((value == 0).any()):
+            bad = int((value == 0).nonzero()[0])
+            raise CriterionError(
+                f"{self}: the target of example {bad} of the batch is zero, so nothing is known relative to "
+                f"it; use target={self.target}."
+            )
+        return -cost / value
+
+
+def _check(target: Target, name: str, given: object, words: tuple[str, ...]) -> None:
+    if given in words or (isinstance(given, int) and not isinstance(given, bool) and given >= 0):
+        return
+    expected = " or ".join(f'"{word}"' for word in words)
+    raise CriterionError(
+        f"{type(target).__name__}({name}=...) is the number of a class or {expected}, received {given!r}."
+    )
+
+
+def _scores(output: Any) -> Tensor:
+    """What the model returned, (examples, classes, places …), precise enough to differ in."""
+    scores = _context.logits(output)
+    if scores.ndim < 2:
+        raise CriterionError(
+            f"a logit needs scores of shape (examples, classes), but the model returned {(*scores.shape,)}; "
+            "use target=Loss() with a loss=f(output, target) that fits it."
+        )
+    return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+
+
+def _index(scores: Tensor, labels: Any, of: Class | str) -> Tensor:
+    """The class of every example and place, (examples, 1, places …)."""
+    classes, shape = scores.shape[1], (len(scores), *scores.shape[2:])
+    if isinstance(of, int):
+        if of >= classes:
+            raise CriterionError(
+                f"class {of} is out of range: the model has {classes} classes (0 to {classes - 1})."
+            )
+        return torch.full(shape, of, device=scores.device).unsqueeze(1)
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != shape:
+        got = f"{labels.dtype} {(*labels.shape,)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise DataError(
+            f"the true class needs labels that are whole numbers of shape {shape}, received {got}; "
+            "name a class instead, such as Logit(0)."
+        )
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise DataError(
+            f"labels run from {int(labels.min())} to {int(labels.max())}, "
+            f"but the model has {classes} classes (0 to {classes - 1})."
+        )
+    return labels.long().unsqueeze(1)
+
+
+def _mean(scores: Tensor) -> Tensor:
+    return scores.flatten(1).mean(1)
