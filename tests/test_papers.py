@@ -130,8 +130,9 @@ def test_the_toy_network_is_scored_as_its_closed_forms_say(toy: ModuleType, tmp_
 
 
 def compared(criteria: ModuleType) -> set[type]:
-    """All criteria but those that rank units for what is refitted, or belong to another paper."""
-    no_rows = {"Criterion", "OptimalBrainSurgeon", "PFP", "ThiNet"}
+    """All criteria but those that rank for a refit, belong to another paper, or have a twin."""
+    others = "Conductance Criterion DeepLIFT IntegratedGradients LRP Occlusion OptimalBrainSurgeon PFP ThiNet"
+    no_rows = set(others.split())
     found = {getattr(criteria, name) for name in {*criteria.__all__} - no_rows}
     return {one for one in found if isinstance(one, type) and hasattr(one, "score")}
 

@@ -39,13 +39,13 @@ def scored(case: Any, criterion: sl.Criterion, **options: Any) -> sl.Scores:
 def test_a_linear_loss_is_foretold_at_every_size(case) -> None:
     scores = scored(case, sl.Taylor(signed=True), loss=linear_loss)
     found = sl.faithfulness(case[0], scores, case[2], loss=linear_loss)
-    curve = found.curve("0", "Taylor(signed=True)")
+    curve = found.curve("0", repr(sl.Taylor(signed=True)))
     assert [row.removed for row in curve] == [1, 2, 3, 4, 5, 6, 7]
     for row in curve:
         assert (row.example, row.pooled) == pytest.approx((1, 1), abs=1e-9)
         assert row.spearman == pytest.approx(1, abs=1e-3)  # sets drawn twice differ by rounding
         assert row.predicted == pytest.approx(row.rise, abs=1e-12)
-    assert found.area("0", "Taylor(signed=True)", "example") == pytest.approx(1, abs=1e-9)
+    assert found.area("0", repr(sl.Taylor(signed=True)), "example") == pytest.approx(1, abs=1e-9)
 
 
 def test_one_pass_of_the_data_is_enough(case) -> None:
