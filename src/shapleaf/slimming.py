@@ -87,6 +87,7 @@ def slim(  # noqa: PLR0913 - the parts of the flow
         ShapleafError: as the five verbs do; nothing is lost.
 
     >>> import torch, shapleaf as sl
+    >>> _ = torch.manual_seed(0)
     >>> x = torch.randn(60, 4)
     >>> model = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 3))
     >>> calibration = [(x, model(x).argmax(1))]
