@@ -10,21 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 import shapleaf as sl
-from shapleaf import cli
+from commands import MODEL, run
 from shapleaf.demo import train
 from shapleaf.integrations.datasets import load_data
-
-MODEL = "shapleaf.demo:network"
-
-
-def run(*words: object) -> str:
-    """Invoke in this process; errors come through as exceptions."""
-    result = CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture(scope="session")

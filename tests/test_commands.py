@@ -12,23 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
 import shapleaf as sl
-from shapleaf import _commands, cli
+from commands import MODEL, run
+from shapleaf import _commands
 from shapleaf.demo import network, train
 from shapleaf.errors import DataError
 from shapleaf.integrations.datasets import load_data
 from shapleaf.retraining import Recipe, Retraining
-
-MODEL = "shapleaf.demo:network"
-
-
-def run(*words: object) -> str:
-    """Invoke in this process; errors come through as exceptions."""
-    result = CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture(scope="session")

@@ -306,3 +306,10 @@ def test_a_place_is_a_line_or_in_generated_code_the_name_it_assigns() -> None:
     lines = [_context.place(file, line) for line in range(1, 12)]
     assert "_0" in lines
     assert "_1" in lines
+
+
+def test_errors_of_a_block_say_where_they_happened() -> None:
+    with pytest.raises(DataError, match="^model 'a': too few$"), _context.located("model 'a'"):
+        raise DataError("too few")
+    with pytest.raises(KeyError, match="^'other'$"), _context.located("model 'a'"):
+        raise KeyError("other")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from networks import (
     separate,
 )
 from page import write
-from torch import nn
+from torch import Tensor, nn
 
 import shapleaf as sl
 from shapleaf.shifts import CORRUPTIONS
@@ -93,11 +94,16 @@ class Study:
             self.dense(net),
             method,
             self.chosen.retraining,
-            self.data.train.tensors(),
+            self._train,
             sample=self.data.sample.batches(),
             path=self._folder(method, net),
             net=str(net),
         )
+
+    @cached_property
+    def _train(self) -> tuple[Tensor, Tensor]:
+        """The training images, decoded once for all chains."""
+        return self.data.train.tensors()
 
     def _folder(self, method: str, net: int) -> Path:
         return self.cache / f"{self.options.network}-{net}-{method}"

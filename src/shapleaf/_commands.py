@@ -161,17 +161,13 @@ def _of_one_net(found: list[Candidate]) -> list[Candidate]:
 def _one(folder: Path, method: str, fresh: nn.Module) -> Candidate:
     from ._context import copied
     from .evaluation import Candidate
-    from .integrations.models import load_weights
     from .records import Receipt
-    from .surgery import replay
 
     receipt = Receipt.load(folder / "receipt.safetensors")
     plan = receipt.plan
 
     def load() -> nn.Module:
-        made = replay(copied(fresh), receipt)
-        load_weights(made, folder / "weights.safetensors")
-        return made.eval()
+        return _options.rebuilt(copied(fresh), receipt, folder).eval()
 
     criterion = plan.made_by.get("criterion", "pruned").partition("(")[0]
     removed = 1 - plan.after.params / plan.before.params

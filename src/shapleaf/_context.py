@@ -219,6 +219,15 @@ def gradients(loss: Tensor, wanted: Sequence[Tensor], *, instead: str) -> list[T
 
 
 @contextlib.contextmanager
+def located(place: str) -> Iterator[None]:
+    """Errors of the block say where they happened."""
+    try:
+        yield
+    except ShapleafError as error:
+        raise type(error)(f"{place}: {error}") from error
+
+
+@contextlib.contextmanager
 def mode(model: nn.Module, *, train: bool) -> Iterator[None]:
     """Train or eval mode for the block; every module's own flag is put back afterwards."""
     before = [(module, module.training) for module in model.modules()]

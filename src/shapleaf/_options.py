@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .budgets import Budget
     from .criteria import Criterion
     from .integrations.datasets import Images
+    from .records import Receipt
     from .strategies import Strategy
 
 _DATA = "Data"
@@ -102,6 +103,15 @@ def network(spec: str, weights: Path | None, num_classes: int | None) -> nn.Modu
     from .integrations.models import load_model
 
     return load_model(spec, weights=weights, num_classes=num_classes)
+
+
+def rebuilt(fresh: nn.Module, receipt: Receipt, folder: Path) -> nn.Module:
+    """What prune wrote into a folder: a model of the original architecture, pruned in place, its weights."""
+    from .integrations.models import load_weights
+    from .surgery import replay
+
+    load_weights(replay(fresh, receipt), folder / "weights.safetensors")
+    return fresh
 
 
 def divide(images: Images, calibration: int, seed: int, test: int | None) -> tuple[Images, Images]:

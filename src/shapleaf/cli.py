@@ -299,17 +299,12 @@ def evaluate(
 ) -> None:
     """Measure a pruned model beside the original, on the examples that calibration did not use."""
     from .evaluation import evaluate as run
-    from .integrations.models import load_weights
     from .records import Receipt
-    from .surgery import replay
 
     _progress.quiet(quiet)
     receipt = Receipt.load(pruned / "receipt.safetensors")
-    reference, fresh = (
-        _options.network(model, weights, num_classes),
-        _options.network(model, None, num_classes),
-    )
-    load_weights(replay(fresh, receipt), pruned / "weights.safetensors")
+    reference = _options.network(model, weights, num_classes)
+    fresh = _options.rebuilt(_options.network(model, None, num_classes), receipt, pruned)
     images = _options.images(data, split, image_size, normalise)
     rest = _options.divide(images, calibration, seed, test)[1].batches(batch_size)
     report = run(fresh, rest, reference=reference, receipt=receipt, title=f"{model} pruned")

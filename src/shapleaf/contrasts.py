@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -66,10 +66,7 @@ def conductances(
         last = part == points - 1
         following = at(1, Needs.ACTIVATION) if last else at((part + 1.5) / points)
         after = _seen(following) if last else _middle(now, following)
-        for group in groups:
-            for key, index in reads(group, gates, now.masks).items():
-                share = now.by_read[key] * (after[key] - before[key])
-                _add(found, group, share, index)
+        _share(found, groups, gates, now.masks, now.by_read, before, after)
         before, now = after, following
     return found
 
@@ -104,9 +101,7 @@ def rescaled_from(
     finished(reference.kept)
     by_read = dict(zip(now.seen, gradients(costs, [*now.seen.values()]), strict=True))
     found = {group.name: _none(group, batch) for group in groups}
-    for group in groups:
-        for key, index in reads(group, gates, now).items():
-            _add(found, group, by_read[key] * (now.seen[key] - before.seen[key]).detach(), index)
+    _share(found, groups, gates, now, by_read, before.seen, now.seen)
     return found
 
 
@@ -240,6 +235,21 @@ def _middle(one: Pass, other: Pass) -> dict[Key, Tensor]:
     """What was read, halfway between two passes."""
     theirs = _seen(other)
     return {key: (read + theirs[key]) / 2 for key, read in _seen(one).items()}
+
+
+def _share(
+    found: dict[str, Tensor],
+    groups: Sequence[Group],
+    gates: Gates,
+    masks: Masks,
+    slopes: Mapping[Key, Tensor],
+    before: Mapping[Key, Tensor],
+    after: Mapping[Key, Tensor],
+) -> None:
+    """Add what each unit accounts for: the slope where it is read, times how far that moved."""
+    for group in groups:
+        for key, index in reads(group, gates, masks).items():
+            _add(found, group, slopes[key] * (after[key] - before[key]).detach(), index)
 
 
 def _add(found: dict[str, Tensor], group: Group, values: Tensor, index: Tensor) -> None:

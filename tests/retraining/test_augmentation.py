@@ -90,3 +90,12 @@ def test_o24_a_mix_of_corruptions_trains_and_leaves_the_images_alone() -> None:
         found.setdefault(augment, []).append(training.batches)
     assert found[mix][0] == found[mix][1] != found[None][0]
     assert torch.equal(inputs, before)
+
+
+def test_an_example_is_changed_alike_whatever_the_batch_and_the_epochs_between() -> None:
+    images = torch.rand(40, 1, 6, 6)
+    crop = CropFlip(pad=2)
+    whole = crop(images, tuple(range(40)), 3)
+    for epoch in range(6):
+        crop(images[:2], (0, 1), epoch)
+    assert torch.equal(crop(images[5:7], (5, 6), 3), whole[5:7])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -34,7 +35,7 @@ _POOLS = {f"{kind}max_pool{rank}d" for kind in ("", "adaptive_") for rank in "12
 Kept = dict[str, deque[list[Tensor]]]
 
 
-class _Curved(Backward):
+class _Curved(Backward, ABC):
     """Every call that is not linear in what depends on the input goes to :meth:`curved`."""
 
     method = "DeepLIFT()"
@@ -48,8 +49,8 @@ class _Curved(Backward):
         """Whether weights are the model's own, which no input changes."""
         return _storage(weight) in self._own
 
-    def curved(self, call: Call) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def curved(self, call: Call) -> Any: ...
 
     def piecewise(self, call: Call) -> Any:
         return self.curved(call)

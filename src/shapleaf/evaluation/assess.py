@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,11 +12,11 @@ from torch import Tensor, nn
 from .. import _context
 from .._progress import progress
 from ..data import Batch, batches
-from ..errors import DataError, ShapleafError
+from ..errors import DataError
 from ..records.outcomes import Observed, Outcomes, named_apart
 from ..shifts import Attack, Distribution
 from .candidates import Candidate, checked
-from .metrics import labels_of, predictions
+from .metrics import check_finite, labels_of, predictions
 from .overlaps import IGNORE, overlaps
 
 
@@ -80,10 +79,10 @@ def assess(
         for one in todo:
             stream = batches(one.data, batch_size=batch_size)
             reader = _Reader(one.name, len(names), ignore)
-            with _located(f"distribution {one.name!r}"):
+            with _context.located(f"distribution {one.name!r}"):
                 for number, block in enumerate(_blocks(stream, memory)):
                     for k, candidate in enumerate(candidates):
-                        with _located(f"model {candidate.name!r}"):
+                        with _context.located(f"model {candidate.name!r}"):
                             _run(shelf[k], block, one.attack, reader, k)
                         if number == 0:
                             step(f"{candidate.name}, {one.name}")
@@ -162,15 +161,6 @@ def _blocks(stream: Iterator[Batch], memory: int) -> Iterator[list[Batch]]:
         yield block
 
 
-@contextlib.contextmanager
-def _located(place: str) -> Iterator[None]:
-    """Errors of the block say where they happened."""
-    try:
-        yield
-    except ShapleafError as error:
-        raise type(error)(f"{place}: {error}") from error
-
-
 class _Reader:
     """Collects what models predict on one distribution."""
 
@@ -191,12 +181,7 @@ class _Reader:
         dense = scores.ndim > 2
         labels = labels_of(batch.target, scores, self.ignore if dense else None)
         probabilities = scores.float().softmax(1)
-        broken = (~probabilities.isfinite()).flatten(1).any(1)
-        if bool(broken.any()):
-            raise DataError(
-                f"the output for example {batch.first + int(broken.nonzero()[0])} is not finite; check the "
-                "inputs' scale and the model's weights."
-            )
+        check_finite(probabilities, batch)
         predicted = scores.argmax(1)
         confidence = probabilities.gather(1, predicted.unsqueeze(1)).squeeze(1)
         if not dense and k == 0:

@@ -14,7 +14,7 @@ from ..data import Batch
 from ..errors import CriterionError, DataError
 from ..records.outcomes import Observed, Outcomes
 from ..records.robustness import Measured
-from .metrics import Interval, labels_of, predictions
+from .metrics import Interval, check_finite, labels_of, predictions
 from .resampling import ends, resample
 
 BINS = 15
@@ -76,9 +76,7 @@ class CalibrationError:
             )
         labels = labels_of(batch.target, scores)
         confidence = scores.double().softmax(1).amax(1)
-        if not bool(confidence.isfinite().all()):
-            bad = batch.first + int((~confidence.isfinite()).nonzero()[0])
-            raise DataError(f"the output for example {bad} is not finite; check the model's weights.")
+        check_finite(confidence[:, None], batch)
         return torch.stack([confidence, (scores.argmax(1) == labels).double()], 1)
 
     def summarise(self, values: Tensor) -> Interval:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import _context
 from ..data import Batch, batches
-from ..errors import CriterionError, DataError, ShapleafError, StaleGraphError
+from ..errors import CriterionError, DataError, StaleGraphError
 from ..records.receipt import Receipt
 from ..records.report import Measurement, Report
 from ..records.scores import Scores
@@ -134,23 +134,14 @@ def _pass(
             beside = None if reference is None else _context.forward(reference, batch.inputs)
             _check_classes(output, beside)
             for k, metric in enumerate(metrics):
-                with _located("the model", batch):
+                with _context.located(f"the model, batch from example {batch.first}"):
                     mine[k].append(metric.observe(output, batch, beside).double().cpu())
                 if reference is not None and not metric.paired:
-                    with _located("the reference", batch):
+                    with _context.located(f"the reference, batch from example {batch.first}"):
                         theirs[k].append(metric.observe(beside, batch, None).double().cpu())
             batch = next(stream, None)
     pairs = zip(mine, theirs, strict=True)
     return first, [(torch.cat(a), torch.cat(b) if b else None) for a, b in pairs]
-
-
-@contextlib.contextmanager
-def _located(model: str, batch: Batch) -> Iterator[None]:
-    """Errors of the block say which model and which batch."""
-    try:
-        yield
-    except ShapleafError as error:
-        raise type(error)(f"{model}, batch from example {batch.first}: {error}") from error
 
 
 def _check_classes(output: Any, beside: Any) -> None:

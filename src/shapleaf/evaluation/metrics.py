@@ -125,6 +125,20 @@ def check_classes(mine: Sequence[int], theirs: Sequence[int], own: str, other: s
         )
 
 
+def check_finite(values: Tensor, batch: Batch) -> None:
+    """Refuse numbers ``(examples, ...)`` worked out from an output that are infinite or NaN.
+
+    Raises:
+        DataError: some are; the message names the first example.
+    """
+    broken = ~values.isfinite().flatten(1).all(1)
+    if bool(broken.any()):
+        raise DataError(
+            f"the output for example {batch.first + int(broken.nonzero()[0])} is not finite; "
+            "check the inputs' scale and the model's weights."
+        )
+
+
 def labels_of(target: Any, scores: Tensor, ignore: int | None = None) -> Tensor:
     """Class labels that fit the scores; probabilities give their most likely class.
 

@@ -19,7 +19,7 @@ from ..data import Batch, batches
 from ..errors import DataError
 from ..records.similarity import NoiseSimilarity
 from .candidates import Candidate, checked
-from .metrics import Accuracy, Z, check_classes, predictions
+from .metrics import Accuracy, Z, check_classes, check_finite, predictions
 
 EPSILONS = tuple(round(0.05 * step, 2) for step in range(15))
 """0 to 0.7, as in "Lost in Pruning"."""
@@ -256,16 +256,9 @@ def scores(candidate: Candidate, model: nn.Module, batch: Batch, where: str = ""
         DataError: they are not finite, not per example, or of fewer than two classes; the message names the
             model and ``where``.
     """
-    try:
+    with _context.located(f"{candidate.name!r} {where}"):
         found = predictions(_context.forward(model, _context.on_device(batch.inputs, model)), batch)
-    except DataError as error:
-        raise DataError(f"{candidate.name!r} {where}: {error}") from error
-    broken = ~found.isfinite().flatten(1).all(1)
-    if bool(broken.any()) or found.shape[1] < 2:
-        what = (
-            f"the output for example {batch.first + int(broken.nonzero()[0])} is not finite"
-            if bool(broken.any())
-            else "the model has a single class, and nothing can be compared"
-        )
-        raise DataError(f"{candidate.name!r} {where}: {what}.")
+        check_finite(found, batch)
+        if found.shape[1] < 2:
+            raise DataError("the model has a single class, and nothing can be compared.")
     return found.double().cpu()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -92,7 +94,12 @@ class CropFlip:
 
     def _drawn(self, ids: tuple[int, ...], epoch: int) -> Tensor:
         """Offsets down and right, and whether flipped, ``(examples, 3)``; an example's row is its id's."""
-        table = _rng.stream(self.seed, "crop and flip", epoch).random((max(ids) + 1, 3))[list(ids)]
-        drawn = torch.from_numpy(table)
+        drawn = torch.from_numpy(_table(self.seed, epoch, 1 << max(ids).bit_length())[list(ids)])
         offsets = (drawn[:, :2] * (2 * self.pad + 1)).long()
         return torch.cat([offsets, (drawn[:, 2:] < 0.5 * self.flip).long()], dim=1)
+
+
+@lru_cache(maxsize=2)
+def _table(seed: int, epoch: int, rows: int) -> np.ndarray:
+    """The numbers of an epoch, a row for each id; the first rows are the same however many there are."""
+    return _rng.stream(seed, "crop and flip", epoch).random((rows, 3))
