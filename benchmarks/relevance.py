@@ -202,8 +202,8 @@ def markdown(found: dict[str, Any]) -> str:
         "",
         f"CPU seconds, least of {settings['repeats']} turns, {settings['batch']} images of "
         f"3 x {size} x {size}, random weights. `attribute` on one batch; its forward and backward alone, "
-        "which is what further batches cost; and zennit's, its composite being registered before. In brackets: in "
-        "training steps (forward, loss, gradients of all weights), of which epsilon may take "
+        "which is what further batches cost; and zennit's, its composite being registered before. In "
+        "brackets: in training steps (forward, loss, gradients of all weights), of which epsilon may take "
         f"{LIMITS['epsilon']:g} and other rules {LIMIT:g}. -: zennit has no rules for attention. Ranks "
         "agree: the lowest Spearman correlation with zennit's scores in a layer. "
         + ", ".join(f"{key} {value}" for key, value in found["environment"].items())
