@@ -248,6 +248,10 @@ def test_bad_input(case) -> None:
         sl.faithfulness(model, scores, data[:1])
     with pytest.raises(sl.CriterionError, match=r"no value where units are removed; use loss=Logit\(of"):
         sl.faithfulness(model, scores, data, loss=sl.Relative())
+    with pytest.raises(
+        sl.CriterionError, match=r"use loss=Restricted\(classes=\(0, 1\), target=Logit\(of='true'"
+    ):
+        sl.faithfulness(model, scores, data, loss=sl.Restricted((0, 1), sl.Relative()))
     with pytest.raises(sl.CriterionError, match="class 4 is out of range: the model has 4 classes"):
         sl.faithfulness(model, scores, data, loss=sl.Logit(4))
     with pytest.raises(sl.StaleGraphError):

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from .. import _context
 from .._progress import progress
 from .._rng import stream
-from ..criteria import Loss, Relative, Target
+from ..criteria import Loss, Target
+from ..criteria.targets import compared, parts
 from ..data import batches
 from ..errors import CriterionError
 from ..game.game import without
@@ -102,11 +103,11 @@ def faithfulness(  # noqa: PLR0913 - which scores, on what, how
                 rows += [_row(group, name, value, one) for one in removals]
             step(group.name)
     settings = {
-        **({} if isinstance(target, Loss) else {"target": repr(target)}),
+        **({"target": repr(target)} if target != Loss() else {}),
         "subsets": str(subsets),
         "examples": str(sum(batch.examples for batch in examples)),
         "removal": type(removal).__name__,
-        **_context.made_with(loss if isinstance(target, Loss) else None, seed),
+        **_context.made_with(loss if any(isinstance(one, Loss) for one in parts(target)) else None, seed),
     }
     return Faithfulness(rows=tuple(rows), settings=settings)
 
@@ -115,11 +116,7 @@ def _target(loss: _context.Loss | Target) -> tuple[Target, _context.Loss]:
     """What is measured where units are removed, and the loss if that is it."""
     if not isinstance(loss, Target):
         return Loss(), loss
-    if isinstance(loss, Relative):
-        raise CriterionError(
-            f"{loss} has a gradient where the network is, but no value where units are removed; "
-            f"use loss={loss.target}."
-        )
+    compared(loss, "where units are removed", "loss")
     return loss, _context.cross_entropy
 
 
