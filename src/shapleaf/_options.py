@@ -200,7 +200,8 @@ def criterion(name: str) -> Criterion:
         return known[name]
     kind, _, rest = name.partition(":")
     if kind == "lrp":
-        return sl.LRP.preset(rest)
+        preset: Criterion = sl.LRP.preset(rest)
+        return preset
     if not rest:
         options = ", ".join(known)
         raise CriterionError(

@@ -102,14 +102,11 @@ def test_stopped_and_gone_on_with_is_the_same(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Objective, "area", stopped)
     monkeypatch.setattr(Objective, "curves", untested)
-    stops = 0
-    for trials in (7, 7, 7, 7, 9):
-        try:
-            found = tuned(trials=trials, folder=tmp_path)
-        except KeyboardInterrupt:
-            stops += 1
-    assert stops == 3
-    assert found == whole
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            tuned(trials=7, folder=tmp_path)
+    tuned(trials=7, folder=tmp_path)
+    assert tuned(trials=9, folder=tmp_path) == whole
 
 
 def test_what_was_tried_is_not_run_again(tmp_path: Path, ran: list[str]) -> None:
@@ -125,7 +122,10 @@ CODE = "import sys; sys.path[:0] = sys.argv[1:3]; import harmed; harmed.tuned(tr
 def process(folder: Path) -> subprocess.Popen[bytes]:
     tests = Path(__file__).resolve().parents[1]
     words = [sys.executable, "-c", CODE, str(tests), str(tests.parent / "src"), str(folder)]
-    return subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, )
+    return subprocess.Popen(
+        words,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def test_two_processes_share_the_trials(tmp_path: Path) -> None:

@@ -172,9 +172,7 @@ def layers(graph: Graph) -> tuple[str, ...]:
     >>> layers(sl.trace(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2)), torch.zeros(1, 3)))
     ('0:linear#0', '2:linear#0')
     """
-    return tuple(
-        dict.fromkeys(op.call for op in graph.ops if KINDS.get(function_of(op.call)) == "layer")
-    )
+    return tuple(dict.fromkeys(op.call for op in graph.ops if KINDS.get(function_of(op.call)) == "layer"))
 
 
 def relevance(

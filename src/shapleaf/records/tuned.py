@@ -50,7 +50,8 @@ class Tuned(Record):
     >>> better = {name: area + 0.125 for name, area in areas.items()}
     >>> print(Tuned(
     ...     trials=(Tried(number=0, choices={"linear": "ZPlus"}, area=0.725),), preset={"criterion": "LRP"},
-    ...     areas={"tuned": better, "epsilon": areas}, curves=PruningCurves(curves=()), gain=(0.125, 0.1, 0.15),
+    ...     areas={"tuned": better, "epsilon": areas}, curves=PruningCurves(curves=()),
+    ...     gain=(0.125, 0.1, 0.15),
     ... ))
     Rules tuned for pruning: 1 trial, best number 0
     A_PR     reference  selection   test
@@ -69,7 +70,9 @@ class Tuned(Record):
     settings: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        complete = all(set(self.areas.get(name, ())) == {*PARTS} for name in ("tuned", "epsilon", *self.areas))
+        complete = all(
+            set(self.areas.get(name, ())) == {*PARTS} for name in ("tuned", "epsilon", *self.areas)
+        )
         if not self.trials or not complete:
             raise DataError(
                 f"a tuning has trials, and areas of tuned and epsilon on {', '.join(PARTS)}; received "

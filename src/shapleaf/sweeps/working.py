@@ -145,7 +145,7 @@ def _run(book: Book, entry: Entry, function: Callable[..., Sweep], strict: bool 
             place.mkdir(parents=True, exist_ok=True)
             _found(book, entry.key, function).save(book.result(entry.key))
         book.journal.done(entry)
-    except Exception as error:  # noqa: BLE001 - whatever a trial raises is what came of it
+    except Exception as error:  # whatever a trial raises is what came of it
         with _store.atomic(place / "error.txt") as temporary:
             temporary.write_text(traceback.format_exc(), encoding="utf-8")
         book.journal.fail(entry, f"{type(error).__name__}: {error}")

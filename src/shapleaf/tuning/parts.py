@@ -67,6 +67,8 @@ def told(data: Mapping[str, Batches]) -> dict[str, str]:
         return [digest(*_context.tensors((piece.inputs, piece.target))) for piece in pieces]
 
     return {
-        name: hashlib.blake2b("".join(x for batch in part for x in one(batch)).encode(), digest_size=8).hexdigest()
+        name: hashlib.blake2b(
+            "".join(x for batch in part for x in one(batch)).encode(), digest_size=8
+        ).hexdigest()
         for name, part in data.items()
     }

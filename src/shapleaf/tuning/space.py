@@ -109,8 +109,8 @@ class Space:
     >>> import torch, shapleaf as sl
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU(), torch.nn.Linear(2, 2))
     >>> Space(Tuning(), sl.trace(model, torch.zeros(1, 3))).options
-    {'last': ('Epsilon', 'Gamma', 'ZPlus', 'AlphaBeta'), '0-0.3': ('Epsilon', 'Gamma', 'ZPlus', 'AlphaBeta'), \
-'absolute': ('sample', 'token')}
+    {'last': ('Epsilon', 'Gamma', 'ZPlus', 'AlphaBeta'),
+     '0-0.3': ('Epsilon', 'Gamma', 'ZPlus', 'AlphaBeta'), 'absolute': ('sample', 'token')}
     """
 
     def __init__(self, settings: Tuning, graph: Graph) -> None:
@@ -148,8 +148,8 @@ class Space:
         """The choices that a trial of Optuna suggests."""
         found: dict[str, str | float] = {}
         for name, options in self.options.items():
-            found[name] = trial.suggest_categorical(name, options)
-            if name in self.places and self.settings.gamma and isinstance(self.rules[found[name]], Gamma):
+            chosen = found[name] = trial.suggest_categorical(name, options)
+            if name in self.places and self.settings.gamma and isinstance(self.rules[chosen], Gamma):
                 found[name + GAMMA] = trial.suggest_float(name + GAMMA, *self.settings.gamma, log=True)
         return found
 
@@ -185,7 +185,9 @@ class Space:
 def _named(rules: Sequence[Rule]) -> dict[str, Rule]:
     """Rules by their class, or written out where there are several of it."""
     kinds = [type(rule).__name__ for rule in rules]
-    return {kind if kinds.count(kind) == 1 else repr(rule): rule for kind, rule in zip(kinds, rules, strict=True)}
+    return {
+        kind if kinds.count(kind) == 1 else repr(rule): rule for kind, rule in zip(kinds, rules, strict=True)
+    }
 
 
 def _places(ends: Sequence[float], calls: Sequence[str]) -> dict[str, Where]:
@@ -195,7 +197,9 @@ def _places(ends: Sequence[float], calls: Sequence[str]) -> dict[str, Where]:
     found |= {f"{start:g}-{stop:g}": (start, stop) for start, stop in bands(ends)}
     marks = tuple((place, Epsilon(number)) for number, place in enumerate(found.values()))
     used = set(Composite(marks).assign(calls).values())
-    return {slot: place for (slot, place), (_, mark) in zip(found.items(), marks, strict=True) if mark in used}
+    return {
+        slot: place for (slot, place), (_, mark) in zip(found.items(), marks, strict=True) if mark in used
+    }
 
 
 def _attends(graph: Graph) -> bool:

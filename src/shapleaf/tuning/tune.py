@@ -88,7 +88,7 @@ def tune(
     graph.check(model)
     held = parts.parts(reference, selection, test)
     objective, space = Objective(model, graph, held, settings), Space(settings, graph)
-    bound = _bound(model, held, space)
+    bound = {"model": graph.fingerprint, **_bound(model, held, space)}
     if folder is not None:
         return _tuned(objective, space, bound, made(Path(folder)))
     with tempfile.TemporaryDirectory(prefix="shapleaf-tune-") as home:
@@ -99,7 +99,8 @@ def _bound(model: nn.Module, held: Mapping[str, Batches], space: Space) -> dict[
     """What a folder is bound to: all that results depend on."""
     settings = space.settings
     rules = {
-        name: repr(getattr(settings, name)) for name in ("rules", "gamma", "target", "aggregate", "restricted")
+        name: repr(getattr(settings, name))
+        for name in ("rules", "gamma", "target", "aggregate", "restricted")
     }
     return {
         "weights": digest(*(tensor for _, tensor in _context.named_tensors(model))),
@@ -122,9 +123,7 @@ def _tuned(objective: Objective, space: Space, bound: dict[str, Any], home: Path
         named["default"] = LRP()
     curves = _final(objective, named, bound, made(home / "test"))
     whole = PruningCurves.joined(found["test"] for found in curves.values())
-    areas = {
-        name: {part: found[part].area(name)[0] for part in PARTS} for name, found in curves.items()
-    }
+    areas = {name: {part: found[part].area(name)[0] for part in PARTS} for name, found in curves.items()}
     record = Tuned(
         trials=tuple(Trial(number=n, choices=dict(choices), area=area) for n, choices, area in trials),
         preset=named["tuned"].to_json(),
