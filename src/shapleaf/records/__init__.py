@@ -18,6 +18,7 @@ from .scores import Scores
 from .similarity import NoisePotential, NoiseSimilarity
 from .sweep import Failure, Sweep
 from .training import Training
+from .tuned import Tried, Tuned
 from .verdict import Advice, Verdict
 
 __all__ = [
@@ -69,5 +70,7 @@ __all__ = [
     "TensorInfo",
     "TimedCall",
     "Training",
+    "Tried",
+    "Tuned",
     "Verdict",
 ]
