@@ -23,7 +23,7 @@ _PUBLIC = {
     "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
     "MissingExtraError",
     "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes NoiseSimilarity "
-    "HeatMap Ordering Potential ExcessError Verdict Robustness Masks Cycle Sweep",
+    "HeatMap Ordering Potential ExcessError Verdict Robustness Masks Cycle Sweep Comparison",
     "data": "batches take",
     "shifts": "Distribution Corruption CorruptionMix GaussianNoise UniformNoise FGSM PGD shifted "
     "distributions",
@@ -50,6 +50,7 @@ _PUBLIC = {
     "training": "Pruner Planner",
     "evaluation": "evaluate faithfulness Candidate assess prune_potential excess_error verdict "
     "robustness noise_similarity backselect heat_map",
+    "comparison": "compare Comparing",
     "retraining": "Recipe Retraining WeightPruning FilterPruning CropFlip train cycle spacing preset",
     "profiling": "profile relative_time",
     "exporting": "export",

@@ -1,5 +1,6 @@
 """The frozen records that travel from stage to stage."""
 
+from .comparison import Compared, Comparison, RankCorrelation, Stability
 from .cycle import Cycle, Point
 from .excess import Excess, ExcessError, Slope
 from .faithfulness import Correlation, Faithfulness
@@ -10,6 +11,7 @@ from .masks import Mask, Masks
 from .outcomes import Observed, Outcomes, Subject
 from .plan import Cost, Plan
 from .potential import Limit, Pooled, Potential
+from .pruning_curves import PruningCurve, PruningCurves
 from .receipt import Edit, Effect, Receipt
 from .report import Measurement, Report
 from .robustness import ClassCounts, Flips, Measured, Robustness
@@ -24,6 +26,8 @@ __all__ = [
     "Axis",
     "Blocked",
     "ClassCounts",
+    "Compared",
+    "Comparison",
     "Correlation",
     "Cost",
     "Cycle",
@@ -53,6 +57,9 @@ __all__ = [
     "Point",
     "Pooled",
     "Potential",
+    "PruningCurve",
+    "PruningCurves",
+    "RankCorrelation",
     "Receipt",
     "Report",
     "Robustness",
@@ -61,6 +68,7 @@ __all__ = [
     "Size",
     "Slice",
     "Slope",
+    "Stability",
     "Subject",
     "Sweep",
     "TensorInfo",
