@@ -202,7 +202,7 @@ def features(found: HeatMap) -> Figure:
 
 @_styled
 def comparison(found: Comparison) -> Figure:
-    """Criteria side by side: the accuracy as units go, for each order, and the rank correlations within groups.
+    """Criteria side by side: the accuracy as units go, in either order, and rank correlations within groups.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
