@@ -52,7 +52,7 @@ def render(report: Report) -> str:
     >>> page[:15], "<h1>A &lt; B</h1>" in page, "://" in page
     ('<!doctype html>', True, False)
     """
-    for room in (1, 2, 4):
+    for room in (1, 2, 4, 8):
         page = _rendered(report, room)
         if len(page.encode()) < _BYTES:
             break
