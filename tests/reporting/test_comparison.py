@@ -89,14 +89,14 @@ def test_dots_are_in_percent(found: Comparison) -> None:
 
 
 def test_heat_maps_have_a_shade_for_every_number(found: Comparison) -> None:
-    tables = alike(found)["tables"]
-    assert [name for name, _, _ in tables] == [
-        "Within groups", "Over all units in one list", f"The 25{SPACE}% that would go first",
-        f"The 50{SPACE}% that would go first"]  # fmt: skip
-    (_, cells), *_ = tables[0][2].rows
+    part = alike(found)
+    assert [name for name, _ in part["ranks"] + part["sets"]] == [
+        "Within groups, averaged by their units", "Over all units in one list", f"The first 25{SPACE}%",
+        f"The first 50{SPACE}%"]  # fmt: skip
+    (_, cells), *_ = part["ranks"][0][1].rows
     assert [(cell.text, cell.shade) for cell in cells] == [("1.00", 10), ("0.00", 0), ("−1.00", -10)]
-    assert "by chance 0.25" in tables[2][1]
-    nothing = alike(replace(found, overall=torch.full((3, 3), torch.nan)))["tables"][1][2]
+    assert [cell.text for cell in part["sets"][1][1].rows[0][1]] == ["1.00", "0.50", "0.00"]
+    nothing = alike(replace(found, overall=torch.full((3, 3), torch.nan)))["ranks"][1][1]
     assert nothing.rows[0][1][0].text == "–"
     assert alike(sides.comparison(1)) is None
 

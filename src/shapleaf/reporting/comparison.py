@@ -213,15 +213,15 @@ def alike(found: Comparison, most: int = COLUMNS) -> dict[str, Any] | None:
         )
         return Table((head, *names), rows, more)
 
-    tables = [
-        ("Within groups", "The mean over the groups, by their units.", heat("within", found.within.tolist())),
-        ("Over all units in one list", "", heat("over all", found.overall.tolist())),
+    ranks = [
+        ("Within groups, averaged by their units", heat("within groups", found.within.tolist())),
+        ("Over all units in one list", heat("over all", found.overall.tolist())),
     ]
+    sets = []
     for share, matrix in zip(found.shares, found.overlaps.tolist(), strict=True):
         percent = f"{100 * share:.3g}\N{NO-BREAK SPACE}%"
-        said = f"What the sets of units have in common that two criteria would remove; by chance {share:.2g}."
-        tables.append((f"The {percent} that would go first", said, heat(f"first {percent}", matrix)))
-    return {"tables": tables}
+        sets.append((f"The first {percent}", heat(f"first {percent}", matrix)))
+    return {"ranks": ranks, "sets": sets}
 
 
 def _shade(value: float) -> Cell:
