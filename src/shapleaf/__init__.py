@@ -23,8 +23,9 @@ _PUBLIC = {
     "errors": "ShapleafError TraceError CriterionError BudgetError PlanError StaleGraphError DataError "
     "MissingExtraError",
     "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes NoiseSimilarity "
-    "HeatMap Ordering Potential ExcessError Verdict Robustness Masks Cycle Sweep",
-    "data": "batches take",
+    "HeatMap Ordering Potential ExcessError Verdict Robustness Masks Cycle Sweep "
+    "PruningCurves",
+    "data": "batches take per_class",
     "shifts": "Distribution Corruption CorruptionMix GaussianNoise UniformNoise FGSM PGD shifted "
     "distributions",
     "tracing": "trace",
@@ -34,7 +35,7 @@ _PUBLIC = {
     "game": "Exact Permutation Path OwenMoments Corrected Regression DASP Adaptive Estimate",
     "criteria": "Random WeightNorm APoZ Sensitivity Saliency Taylor GradientActivation LeaveOneOut Occlusion "
     "IntegratedGradients DeepLIFT Conductance Shapley OptimalBrainSurgeon Criterion Needs PFP ThiNet "
-    "sample_size LRP Loss Logit LogitDifference Relative Target",
+    "sample_size LRP Loss Logit LogitDifference Relative Restricted Target",
     "relevance": "Epsilon ZPlus Gamma AlphaBeta Composite banded preset_composite",
     "aggregation": "Mean MeanPlusStd AbsMean Quantile",
     "attribution": "attribute",
@@ -49,7 +50,7 @@ _PUBLIC = {
     "schedules": "OneShot Linear Cubic Geometric Schedule",
     "training": "Pruner Planner",
     "evaluation": "evaluate faithfulness Candidate assess prune_potential excess_error verdict "
-    "robustness noise_similarity backselect heat_map",
+    "robustness noise_similarity backselect heat_map pruning_curves",
     "retraining": "Recipe Retraining WeightPruning FilterPruning CropFlip train cycle spacing preset",
     "profiling": "profile relative_time",
     "exporting": "export",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,26 @@ def allocate(
         **scores.settings,
     }
     return plan(scores.graph, keep, made_by=made_by)
+
+
+def removable(scores: Scores, *, min_keep: int = 1, multiple_of: int = 1) -> tuple[int, int]:
+    """How many units :func:`allocate` can remove at most, and how many the scored groups have.
+
+    Raises:
+        PlanError: the scores are per example, or not finite.
+
+    >>> import torch, shapleaf as sl
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> graph = sl.trace(model, torch.zeros(1, 3))
+    >>> removable(sl.Scores(graph=graph, values={"0": torch.tensor([3.0, 1.0, 2.0, 5.0])}))
+    (3, 4)
+    """
+    sets = _sets(scores, min_keep, multiple_of)
+    every, fewest = (
+        sum(one.units(name, n(one)) for one in sets for name in one.names)
+        for n in (attrgetter("size"), attrgetter("fewest"))
+    )
+    return every - fewest, every
 
 
 def plan(

@@ -15,6 +15,7 @@ from .aggregation import Aggregation, MeanPlusStd, State
 from .consumers import consumers, feeling, layers
 from .contrasts import POINTS, conductances, rescaled, rescaled_from
 from .criteria import OF_LAYERS, Criterion, Elimination, Loss, Needs, Probe, Relative, Shapley, Target
+from .criteria.targets import parts
 from .data import Batch, batches
 from .errors import CriterionError
 from .game import Estimate
@@ -73,10 +74,12 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
     chosen = graph.groups if groups is None else graph.select(*groups)
     tally = _Tally(aggregate if criterion.needs & ~OF_LAYERS else None)
     target = getattr(criterion, "target", Loss())
-    if isinstance(target, Relative) and criterion.needs & _AWAY:
+    shares = [one for one in parts(target) if isinstance(one, Relative)]
+    if shares and criterion.needs & _AWAY:
+        plain = repr(target).replace(repr(shares[0]), repr(shares[0].target))
         raise CriterionError(
             f"{target} has a gradient where the network is, but no value elsewhere, which {criterion!r} "
-            f"compares it with; use target={target.target}."
+            f"compares it with; use target={plain}."
         )
     with _context.inference(model):
         if not criterion.needs:
@@ -88,7 +91,7 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
             driver = next((run for need, run in _DRIVERS if need & criterion.needs), _differentiate)
             cost = partial(target.cost, loss=loss)
             driver(_Task(model, graph, chosen, data, criterion, target, cost, seed), tally)
-    used = loss if criterion.needs and isinstance(target, Loss) else None
+    used = loss if criterion.needs and any(isinstance(one, Loss) for one in parts(target)) else None
     return tally.scores(graph, criterion, used, seed)
 
 

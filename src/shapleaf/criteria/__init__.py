@@ -8,7 +8,7 @@ from .provable import PFP, sample_size
 from .relevance import LRP
 from .shapley import IntegratedGradients, LeaveOneOut, Occlusion, Shapley
 from .surgeon import OptimalBrainSurgeon
-from .targets import Logit, LogitDifference, Loss, Relative, Target
+from .targets import Logit, LogitDifference, Loss, Relative, Restricted, Target
 from .thinet import ThiNet
 from .weights import Random, WeightNorm
 
@@ -35,6 +35,7 @@ __all__ = [
     "Probe",
     "Random",
     "Relative",
+    "Restricted",
     "Saliency",
     "Sensitivity",
     "Shapley",

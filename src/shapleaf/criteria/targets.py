@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -173,13 +174,117 @@ class Relative:
         return -cost / value
 
 
+@dataclass(frozen=True)
+class Restricted:
+    """Another target of the model as a classifier of a few classes: scores of all others do not count.
+
+    Args:
+        classes: the numbers of the classes, two at least.
+        target: the other target; a loss is given the scores alone.
+        excluded: the score of all other classes. Minus infinity leaves them out; 0 is what Hatefi et al.
+            (2024) give them, which wins where all scores of the classes are negative.
+
+    Raises:
+        CriterionError: there are fewer than two classes, or one twice; the target names another one; or
+            ``excluded`` is neither minus infinity nor finite.
+
+    >>> output = torch.tensor([[3.0, 1.0, 9.0, 2.5]])
+    >>> few = Restricted((0, 1, 3), LogitDifference())
+    >>> few.scores(output)
+    tensor([[3.0000, 1.0000,   -inf, 2.5000]])
+    >>> few.cost(output, torch.tensor([0]), _context.cross_entropy)
+    tensor([-0.5000])
+    """
+
+    classes: Sequence[int]
+    target: Target = field(default_factory=Logit)
+    excluded: float = -torch.inf
+
+    def __post_init__(self) -> None:
+        classes = tuple(self.classes)
+        object.__setattr__(self, "classes", classes)
+        if len(set(classes)) < max(2, len(classes)) or not all(map(_is_class, classes)):
+            raise CriterionError(f"{self}: classes are at least two numbers of classes, each once.")
+        if not self.excluded < torch.inf:
+            raise CriterionError(f"{self}: excluded is minus infinity or a finite score.")
+        for one in parts(self.target):
+            for name in ("of", "against"):
+                if _is_class(k := getattr(one, name, None)) and k not in classes:
+                    raise CriterionError(f"{self}: class {k} of its target is none of its classes.")
+
+    @property
+    def labelled(self) -> bool:
+        """As the other's."""
+        return self.target.labelled
+
+    def scores(self, output: Any) -> Tensor:
+        """What the model returned, ``(examples, classes, ...)``, with other classes' scores replaced.
+
+        Raises:
+            CriterionError: the model has no such class, or returns no scores of classes.
+        """
+        scores = _scores(output)
+        _in_range(max(self.classes), scores)
+        inside = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
+        inside[list(self.classes)] = True
+        return scores.where(inside.view(-1, *[1] * (scores.ndim - 2)), self.excluded)
+
+    def check(self, labels: Any) -> None:
+        """Refuse labels that are none of the classes.
+
+        Raises:
+            DataError: one is not, or they are no numbers of classes.
+
+        >>> Restricted((0, 3)).check(torch.tensor([3, 0, 0]))
+        """
+        if not isinstance(labels, Tensor) or labels.is_floating_point():
+            got = (
+                f"{labels.dtype} {(*labels.shape,)}" if isinstance(labels, Tensor) else type(labels).__name__
+            )
+            raise DataError(f"{self} needs labels that are numbers of classes, received {got}.")
+        other = labels[~torch.isin(labels, torch.tensor(self.classes, device=labels.device))]
+        if other.numel():
+            raise DataError(
+                f"label {int(other[0])} is none of the classes {', '.join(map(str, self.classes))}; leave "
+                "such examples out, as shapleaf.per_class(data, None, classes=...) does."
+            )
+
+    def cost(self, output: Any, labels: Any, loss: _context.Loss) -> Tensor:
+        """The other's cost, of the restricted scores.
+
+        Raises:
+            CriterionError: the model has no such class, or returns no scores of classes.
+            DataError: a label is none of the classes.
+        """
+        scores = self.scores(output)
+        if self.labelled:
+            self.check(labels)
+        return self.target.cost(scores, labels, loss)
+
+
+def parts(target: Target) -> Iterator[Target]:
+    """A target and what it is made of, outermost first.
+
+    >>> [type(one).__name__ for one in parts(Relative(Restricted((0, 1))))]
+    ['Relative', 'Restricted', 'Logit']
+    """
+    yield target
+    inner = getattr(target, "target", None)
+    if inner is not None:
+        yield from parts(inner)
+
+
 def _check(target: Target, name: str, given: object, words: tuple[str, ...]) -> None:
-    if given in words or (isinstance(given, int) and not isinstance(given, bool) and given >= 0):
+    if given in words or _is_class(given):
         return
     expected = " or ".join(f'"{word}"' for word in words)
     raise CriterionError(
         f"{type(target).__name__}({name}=...) is the number of a class or {expected}, received {given!r}."
     )
+
+
+def _is_class(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _scores(output: Any) -> Tensor:
@@ -197,10 +302,7 @@ def _index(scores: Tensor, labels: Any, of: Class | str) -> Tensor:
     """The class of every example and place, (examples, 1, places …)."""
     classes, shape = scores.shape[1], (len(scores), *scores.shape[2:])
     if isinstance(of, int):
-        if of >= classes:
-            raise CriterionError(
-                f"class {of} is out of range: the model has {classes} classes (0 to {classes - 1})."
-            )
+        _in_range(of, scores)
         return torch.full(shape, of, device=scores.device).unsqueeze(1)
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != shape:
         got = f"{labels.dtype} {(*labels.shape,)}" if isinstance(labels, Tensor) else type(labels).__name__
@@ -214,6 +316,14 @@ def _index(scores: Tensor, labels: Any, of: Class | str) -> Tensor:
             f"but the model has {classes} classes (0 to {classes - 1})."
         )
     return labels.long().unsqueeze(1)
+
+
+def _in_range(of: int, scores: Tensor) -> None:
+    classes = scores.shape[1]
+    if of >= classes:
+        raise CriterionError(
+            f"class {of} is out of range: the model has {classes} classes (0 to {classes - 1})."
+        )
 
 
 def _mean(scores: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from .lipschitz import Lipschitz
 from .metrics import Accuracy, Agreement, ExampleMetric, Interval, Loss, Macs, ModelMetric, Params
 from .orderings import Fast, backselect
 from .potential import prune_potential
+from .pruning_curves import RATES, pruning_curves
 from .robustness import robustness
 from .segmentation import MeanIoU
 from .sensitivity_n import faithfulness
@@ -20,6 +21,7 @@ from .similarity import noise_similarity
 from .verdict import Rules, verdict
 
 __all__ = [
+    "RATES",
     "Accuracy",
     "Agreement",
     "CalibrationError",
@@ -49,6 +51,7 @@ __all__ = [
     "identified",
     "noise_similarity",
     "prune_potential",
+    "pruning_curves",
     "robustness",
     "verdict",
 ]

@@ -10,6 +10,7 @@ from .masks import Mask, Masks
 from .outcomes import Observed, Outcomes, Subject
 from .plan import Cost, Plan
 from .potential import Limit, Pooled, Potential
+from .pruning_curves import PruningCurve, PruningCurves
 from .receipt import Edit, Effect, Receipt
 from .report import Measurement, Report
 from .robustness import ClassCounts, Flips, Measured, Robustness
@@ -53,6 +54,8 @@ __all__ = [
     "Point",
     "Pooled",
     "Potential",
+    "PruningCurve",
+    "PruningCurves",
     "Receipt",
     "Report",
     "Robustness",

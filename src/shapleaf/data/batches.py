@@ -1,20 +1,17 @@
-"""Data, one way: any iterable of batches becomes checked batches of inputs and target."""
+"""Any iterable of batches becomes checked batches of inputs and target."""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, default_collate
+from torch.utils.data import Dataset, IterableDataset
 
-from . import _rng
-from .errors import DataError
+from ..errors import DataError
 
 LABELS = ("label", "labels", "target", "targets", "y")
 
@@ -62,6 +59,7 @@ class Batch:
 class Batches:
     """A few batches in memory, which can be gone through as often as needed; see :func:`take`.
 
+    >>> from shapleaf.data import take
     >>> calibration = take((torch.zeros(10, 3), torch.zeros(10)), 5, batch_size=2)
     >>> calibration, len(calibration), [batch.first for batch in calibration]
     (Batches(5 examples in 3 batches), 3, [0, 2, 4])
@@ -124,7 +122,7 @@ def batches(
             raise DataError(f"{name} must be at least 1, received {value}.")
     seen = 0
     for item in _items(data, batch_size, labelled):
-        batch = _checked(item if isinstance(item, Batch) else _parsed(item, seen), labelled)
+        batch = _checked(item if isinstance(item, Batch) else parsed(item, seen), labelled)
         if limit is not None:
             batch = batch[: limit - seen]
         seen += batch.examples
@@ -141,46 +139,6 @@ def batches(
             if iter(data) is data
             else f"the data are empty: this {type(data).__name__} yielded no batch."
         )
-
-
-def take(
-    data: Any,
-    n: int,
-    *,
-    batch_size: int = 100,
-    seed: int | None = None,
-    labelled: bool = True,
-    device: torch.device | str | None = None,
-) -> Batches:
-    """A calibration set: ``n`` examples in memory, recut into batches of ``batch_size``.
-
-    The first ``n`` are taken; with a seed, ``n`` random ones, the same whether ``data`` is a Dataset or
-    batches of it in order, of whatever size.
-
-    Args:
-        data: as for :func:`batches`, or a Dataset of single examples.
-        n: the number of examples.
-        batch_size: examples per batch of the result.
-        seed: draw at random, without replacement.
-        labelled: whether every batch must have a target.
-        device: where the tensors are moved to.
-
-    Raises:
-        DataError: as for :func:`batches`, or there are fewer than ``n`` examples, or their shapes differ.
-
-    >>> data = torch.arange(10.0), torch.arange(10)
-    >>> [batch.target.tolist() for batch in take(data, 3, batch_size=2)]
-    [[0, 1], [2]]
-    >>> take(data, 3, seed=0)[0].target.tolist() == take(data, 3, seed=0, batch_size=7)[0].target.tolist()
-    True
-    """
-    if n < 1:
-        raise DataError(f"n must be at least 1, received {n}.")
-    if _single_examples(data):
-        whole = _picked(data, n, seed)
-    else:
-        whole = _drawn(batches(data, limit=n if seed is None else None, labelled=labelled), n, seed)
-    return Batches(tuple(batches(whole, batch_size=batch_size, labelled=labelled, device=device)))
 
 
 def repeatable(data: Any) -> Any:
@@ -222,17 +180,22 @@ def shard(stream: Iterable[Batch], rank: int, world: int) -> Iterator[Batch]:
     yield from mine
 
 
-def _single_examples(data: Any) -> bool:
+def single_examples(data: Any) -> bool:
+    """Whether the data are a Dataset whose items are examples, not batches.
+
+    >>> single_examples(torch.utils.data.TensorDataset(torch.zeros(5, 3)))
+    True
+    """
     return isinstance(data, Dataset) and not isinstance(data, IterableDataset)
 
 
 def _items(data: Any, batch_size: int, labelled: bool) -> Iterator[Any]:
     pair = isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], Tensor)
     if pair or isinstance(data, Batch | Mapping | Tensor):
-        whole = _checked(data if isinstance(data, Batch) else _parsed(data, 0), labelled)
+        whole = _checked(data if isinstance(data, Batch) else parsed(data, 0), labelled)
         for start in range(0, whole.examples, batch_size):
             yield whole[start : start + batch_size]
-    elif _single_examples(data):
+    elif single_examples(data):
         raise DataError(
             f"this {type(data).__name__} yields single examples, expected batches. "
             "Pass torch.utils.data.DataLoader(dataset, batch_size=100)."
@@ -248,8 +211,15 @@ def _items(data: Any, batch_size: int, labelled: bool) -> Iterator[Any]:
         yield from iterator
 
 
-def _parsed(item: Any, first: int) -> Batch:
-    """A batch of any supported kind; its contents are not checked yet."""
+def parsed(item: Any, first: int) -> Batch:
+    """A batch of any supported kind; its contents are not checked yet.
+
+    Raises:
+        DataError: it has several targets, or is no pair.
+
+    >>> parsed([torch.zeros(2, 3), torch.zeros(2)], 4)
+    Batch(2 examples from 4)
+    """
     if isinstance(item, Mapping):
         labels = [name for name in LABELS if name in item]
         if len(labels) > 1:
@@ -304,49 +274,15 @@ def _checked(batch: Batch, labelled: bool) -> Batch:
     return batch
 
 
-def _keys(seed: int) -> np.random.Generator:
-    """One random number per example, in order; those with the smallest are drawn."""
-    return _rng.stream(seed, "take")
+def joined(parts: Sequence[Batch]) -> Batch:
+    """One batch of several, a copy.
 
+    Raises:
+        DataError: their examples differ in shape or kind.
 
-def _picked(dataset: Any, n: int, seed: int | None) -> Batch:
-    """``n`` examples of a Dataset; no other is read."""
-    size = len(dataset)
-    order = range(size) if seed is None else _keys(seed).random(size).argsort(kind="stable").tolist()
-    if size < n:
-        raise _too_few(n, size)
-    try:
-        return _parsed(default_collate([dataset[index] for index in order[:n]]), 0)
-    except (RuntimeError, TypeError) as error:
-        raise DataError(f"the examples cannot be put in one batch: {error}") from error
-
-
-def _drawn(stream: Iterator[Batch], n: int, seed: int | None) -> Batch:
-    """``n`` examples of a stream; no others stay in memory."""
-    if seed is None:
-        kept = list(stream)
-    else:
-        keys = _keys(seed)
-        heap: list[tuple[float, int, Batch]] = []
-        for batch in stream:
-            for index, key in enumerate(keys.random(batch.examples)):
-                if len(heap) == n and -key < heap[0][0]:
-                    continue
-                example = _joined([batch[index : index + 1]])
-                put = heapq.heappush if len(heap) < n else heapq.heapreplace
-                put(heap, (-key, -batch.first - index, example))
-        kept = [example for _, _, example in sorted(heap, reverse=True)]
-    found = sum(batch.examples for batch in kept)
-    if found < n:
-        raise _too_few(n, found)
-    return _joined(kept)
-
-
-def _too_few(n: int, found: int) -> DataError:
-    return DataError(f"{n} examples were asked for, but the data have only {found}; ask for fewer.")
-
-
-def _joined(parts: list[Batch]) -> Batch:
+    >>> joined([Batch(torch.zeros(2, 3)), Batch(torch.zeros(1, 3))])
+    Batch(3 examples from 0)
+    """
     try:
         inputs, target = _cat([(part.inputs, part.target) for part in parts])
     except (RuntimeError, KeyError, ValueError) as error:
