@@ -4,30 +4,25 @@
     python papers/pruning-by-explaining/areas.py --imagenet DIR --weights DIR --networks resnet18 --classes 3
 
 Ten training images of each class are what a criterion sees; then the units with the lowest scores go, 5 %
-of them after the other, and nothing is trained. Every finished curve is written to ``areas-NETWORK.json``,
-``AREAS-NETWORK.md`` and ``areas-NETWORK.svg`` at once; a re-run does what is missing. Criteria that take
-minutes come last.
+of them after the other, and nothing is trained. Every finished curve is written to ``areas-NETWORK.json``
+and ``AREAS-NETWORK.md`` at once; a re-run does what is missing. Criteria that take minutes come last. At
+the end the curves are drawn in ``areas-NETWORK.svg``.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
-import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any, Literal
+from statistics import mean
+from typing import Any
 
-import numpy as np
 import torch
 from attributions import EPSILON, LINE, PXP, SHAPLEY, ZPLUS, Attribution, attributions
-from subjects import CACHE, CIFAR10, IMAGENET, TRAINED, kind, load, load_imagenet
-from torch import Tensor
+from measuring import FOLDED, PLAIN, Order, Study, curves, measured, unpacked, with_error
+from subjects import CACHE, CIFAR10, IMAGENET, TRAINED, Subject, kind, load, load_imagenet
 
-import shapleaf as sl
-from shapleaf.data import Batches
 from shapleaf.evaluation import RATES
 from shapleaf.integrations import require
 from shapleaf.records import PruningCurve, PruningCurves
@@ -36,12 +31,21 @@ from panels import draw  # isort: skip - of papers/shapley-pruning, which subjec
 from results import Cell, Results, made_by, table  # isort: skip
 
 HERE = Path(__file__).resolve().parent
-DRAWN = (PXP, EPSILON, ZPLUS, SHAPLEY, LINE, "Taylor", "Taylor, signed", "conductance", "weight norm", "random")
+DRAWN = (
+    PXP,
+    EPSILON,
+    ZPLUS,
+    SHAPLEY,
+    LINE,
+    "Taylor",
+    "Taylor, signed",
+    "conductance",
+    "weight norm",
+    "random",
+)
 """The rows whose curves are drawn."""
-PLAIN, FOLDED = "none", "means and statistics"
-"""Without compensation, and with both kinds of it."""
-
-Order = Literal["least", "most"]
+KINDS: tuple[tuple[Order, str], ...] = (("least", PLAIN), ("least", FOLDED))
+"""The columns that rank the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +68,12 @@ def main(arguments: list[str] | None = None) -> None:
     require("matplotlib.pyplot", "plots")
     for name in options.networks:
         every = attributions(kind(name, IMAGENET if options.imagenet else CIFAR10))
-        results = resumed(name, every, options)
         rows = [row for row in every if any(part in row.name for part in options.criteria)]
-        todo = [
-            one
-            for one in wanted(rows, options.seeds, compensate=options.compensate)
-            if one.key not in results.cells
-        ]
-        study = Study(name, options) if todo else None
-        for one in todo:
-            results.intact.setdefault(name, study.intact())
-            cell = study.run(one)
-            seconds = f"{cell['attribution_cpu_seconds']} + {cell['curve_cpu_seconds']} s"
-            results.add(one.key, cell, f"{unpacked(cell).area:.4f} ({seconds})")
+        results = resumed(name, every, options)
+        work = wanted(rows, options.seeds, compensate=options.compensate)
+        todo = [one for one in work if one.key not in results.cells]
+        if todo:
+            fill(results, todo, subject(name, options), options)
         if results.cells:
             results.write()
             picture(results)
@@ -95,7 +92,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", metavar="NAME")
     parser.add_argument("--criteria", nargs="+", default=[""], metavar="PART", help="of the rows' names")
     parser.add_argument("--references", type=int, default=10, help="training images of each class")
-    parser.add_argument("--test-images", type=int, default=500)
+    parser.add_argument("--test-images", type=int, default=300)
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="of the references and every draw"
     )
@@ -108,151 +105,42 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def rows(name: str, options: argparse.Namespace) -> list[Attribution]:
-    """The rows of a network with one of the parts in their name."""
-    every = attributions(kind(name, IMAGENET if options.imagenet else CIFAR10))
-    return [row for row in every if any(part in row.name for part in options.criteria)]
+def subject(name: str, options: argparse.Namespace) -> Subject:
+    """The network of that name."""
+    if not options.imagenet:
+        return load(name, options.data, cache=options.cache)
+    return load_imagenet(
+        name, options.imagenet, options.weights, library=options.library, size=options.image_size
+    )
 
 
 def wanted(rows: Sequence[Attribution], seeds: Sequence[int], *, compensate: bool) -> list[Wanted]:
     """What is to be measured, in order: fast criteria first, and of each the first seed first.
 
+    >>> import shapleaf as sl
     >>> fast, slow = Attribution("a", sl.Taylor()), Attribution("b", sl.Shapley(), slow=True)
-    >>> [one.key for one in wanted([slow, fast], [0, 1], compensate=False)]
-    ['a | none | least | 0', 'a | none | most | 0', 'a | none | least | 1', 'b | none | least | 0', \
-'b | none | most | 0', 'b | none | least | 1']
+    >>> found = wanted([slow, fast], [0, 1], compensate=False)
+    >>> [f"{one.row.name} {one.order} {one.seed}" for one in found]
+    ['a least 0', 'a most 0', 'a least 1', 'b least 0', 'b most 0', 'b least 1']
     """
-    folded = [FOLDED] if compensate else []
-    found = []
+    kinds = KINDS if compensate else KINDS[:1]
+    first, found = (kinds[0], ("most", PLAIN), *kinds[1:]), list[Wanted]()
     for slow in (False, True):
         some = [row for row in rows if row.slow == slow]
-        found += [
-            Wanted(row, seeds[0], order, how)
-            for row in some
-            for order, how in (("least", PLAIN), ("most", PLAIN), *(("least", how) for how in folded))
-        ]
-        found += [
-            Wanted(row, seed, "least", how)
-            for how in (PLAIN, *folded)
-            for seed in seeds[1:]
-            for row in some
-            if row.drawn
-        ]
+        drawn = [(row, seed) for seed in seeds[1:] for row in some if row.drawn]
+        found.extend(Wanted(row, seeds[0], *one) for row in some for one in first)
+        found.extend(Wanted(*each, *one) for one in kinds for each in drawn)
     return found
 
 
-class Study:
-    """A network, the images that its units are scored on and those it is tested on."""
-
-    def __init__(self, name: str, options: argparse.Namespace) -> None:
-        self.options = options
-        if options.imagenet:
-            self.subject = load_imagenet(
-                name, options.imagenet, options.weights, library=options.library, size=options.image_size
-            )
-        else:
-            self.subject = load(name, options.data, cache=options.cache)
-        self.graph = self.subject.trace()
-        self.train, self.test = (self.subject.images(split) for split in ("train", "test"))
-        self.references: dict[int, Batches] = {}
-        self.tests: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
-        self.known: dict[tuple[str, int], tuple[sl.Scores, float]] = {}
-
-    def reference(self, seed: int) -> Batches:
-        """So many training images of each class."""
-        if seed not in self.references:
-            self.references[seed] = sl.per_class(
-                self.train, self.options.references, classes=self.options.classes, seed=seed
-            )
-        return self.references[seed]
-
-    def classes(self, seed: int) -> tuple[int, ...]:
-        """Those that the network is restricted to; none if it is not."""
-        if not self.options.classes:
-            return ()
-        return tuple(torch.cat([batch.target for batch in self.reference(seed)]).unique().tolist())
-
-    def tested(self, classes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """The test images, of these classes if there are any."""
-        if classes not in self.tests:
-            other = ~torch.isin(self.test.labels, torch.tensor(classes or range(len(self.test.classes))))
-            some = self.test.without(self.test.ids[other])
-            self.tests[classes] = some.sample(min(self.options.test_images, len(some)), seed=0).tensors()
-        return self.tests[classes]
-
-    def scores(self, row: Attribution, seed: int) -> tuple[sl.Scores, float]:
-        """Of all candidates, and the CPU seconds they took; computed once."""
-        if (row.name, seed) not in self.known:
-            reference, classes = self.reference(seed), self.classes(seed)
-            start = time.process_time()
-            scores = row.scores(self.subject, self.graph, reference, seed, classes)
-            self.known[row.name, seed] = scores, time.process_time() - start
-        return self.known[row.name, seed]
-
-    def run(self, one: Wanted) -> Cell:
-        """Score, prune and test."""
-        scores, seconds = self.scores(one.row, one.seed)
-        reference, classes = self.reference(one.seed), self.classes(one.seed)
-        start = time.process_time()
-        found = sl.pruning_curves(
-            self.subject.model,
-            {one.row.name: scores},
-            self.tested(classes),
-            orders=(one.order,),
-            compensate=[sl.FoldMean(reference), sl.RecalibrateBatchNorm(reference)]
-            if one.compensation == FOLDED
-            else None,
-            restricted=sl.Restricted(classes) if classes else None,
-        )
-        curve = replace(found.curves[0], seed=one.seed, compensation=one.compensation)
-        spent = round(seconds, 2), round(time.process_time() - start, 2)
-        return packed(curve) | {"attribution_cpu_seconds": spent[0], "curve_cpu_seconds": spent[1]}
-
-    def intact(self) -> Cell:
-        """The network as it is, and its candidates."""
-        cost = sl.cost(self.graph)
-        candidates = self.graph.select(*self.subject.kind.groups)
-        return {
-            "units": sum(group.size for group in candidates),
-            "groups": len(candidates),
-            "params": cost.params,
-            "macs": cost.macs,
-        }
-
-
-def packed(curve: PruningCurve) -> Cell:
-    """A curve as JSON; which images are right by bits.
-
-    >>> right = torch.tensor([[True, False, True], [False, False, True]])
-    >>> curve = PruningCurve(criterion="a", rates=(0.0, 0.5), removed=(0.0, 0.4), params=(1.0, 0.7),
-    ...     macs=(1.0, 0.6), right=right)
-    >>> packed(curve)["right"], torch.equal(unpacked(packed(curve)).right, right)
-    ('pA==', True)
-    """
-    names = ("criterion", "order", "compensation", "seed")
-    shares = {name: [round(x, 4) for x in getattr(curve, name)] for name in ("rates", "removed", "params", "macs")}
-    return {
-        **{name: getattr(curve, name) for name in names},
-        **shares,
-        "accuracy": [round(x, 2) for x in curve.accuracy.tolist()],
-        "examples": curve.right.shape[1],
-        "right": base64.b64encode(np.packbits(curve.right.numpy())).decode(),
-    }
-
-
-def unpacked(cell: Cell) -> PruningCurve:
-    """The curve of a cell."""
-    bits = np.unpackbits(np.frombuffer(base64.b64decode(cell["right"]), np.uint8))
-    shape = len(cell["rates"]), cell["examples"]
-    names = ("criterion", "order", "compensation", "seed", "rates", "removed", "params", "macs")
-    values = {k: tuple(cell[k]) if isinstance(cell[k], list) else cell[k] for k in names}
-    right = torch.from_numpy(bits[: shape[0] * shape[1]].reshape(shape).astype(bool))
-    return PruningCurve(**values, right=right)
-
-
-def curves(cells: Iterable[Cell]) -> PruningCurves:
-    """The record of all cells, which knows areas, Top-PR, and differences with their intervals."""
-    return PruningCurves(curves=tuple(map(unpacked, cells)))
+def fill(results: Results, todo: Sequence[Wanted], one: Subject, options: argparse.Namespace) -> None:
+    """Measure what is missing, each curve written at once."""
+    study = Study(one, classes=options.classes, test_images=options.test_images)
+    results.intact.setdefault(one.name, study.intact())
+    for want in todo:
+        cell = study.curve(want.row, options.references, want.seed, want.order, want.compensation)
+        spent = f"{cell['attribution_cpu_seconds']} + {cell['curve_cpu_seconds']} s"
+        results.add(want.key, cell, f"{unpacked(cell).area:.4f} ({spent})")
 
 
 def resumed(name: str, rows: Sequence[Attribution], options: argparse.Namespace) -> Results:
@@ -262,88 +150,77 @@ def resumed(name: str, rows: Sequence[Attribution], options: argparse.Namespace)
         "references": options.references,
         "test_images": options.test_images,
         "classes": options.classes or "all",
-        "images": "ImageNet" if options.imagenet else "CIFAR-10",
+        "images": f"ImageNet, {options.library}" if options.imagenet else "CIFAR-10",
     }
     words = ["python papers/pruning-by-explaining/areas.py --compensate --networks", name]
-    if options.imagenet:
-        words.append("--imagenet DIR --weights DIR")
-    words += [f"--{k} {v}" for k, v in (("classes", options.classes), ("test-images", options.test_images)) if v]
-    stem = name if not options.classes else f"{name}-{options.classes}-classes"
+    words += ["--imagenet DIR --weights DIR"] if options.imagenet else []
+    words += [f"--classes {options.classes}"] if options.classes else []
+    words += [f"--references {options.references} --test-images {options.test_images}"]
+    stem = f"{name}-{options.classes}-classes" if options.classes else name
     json, tables = options.out / f"areas-{stem}.json", options.out / f"AREAS-{stem}.md"
     return Results(json, tables, " ".join(words), settings, lambda found: markdown(stem, rows, found))
 
 
 def markdown(name: str, rows: Sequence[Attribution], found: dict[str, Any]) -> str:
     """The table, with a dash for what has not been run."""
-    settings, intact = found["settings"], next(iter(found["intact"].values()))
     cells = list(found["cells"].values())
     record = curves(cells)
-    lead = (
-        f"{intact['units']:,} candidates in {intact['groups']} groups of the library's graph: a unit goes with "
-        f"all that is coupled to it. A criterion sees {settings['references']} training images of each of "
-        f"{settings['classes']} classes of {settings['images']}; accuracy, intact "
-        f"{cells[0]['accuracy'][0]:.1f} %, is that on {cells[0]['examples']:,} test images. A_PR is its mean, "
-        f"as a share, over {len(RATES)} rates from 0 to {RATES[-1]:.0%} of the candidates, those with the "
-        "lowest scores wherever they are; Top-PR the highest rate that keeps 95 % of the accuracy. Nothing is "
-        "trained. Compensated: the mean of the removed units is folded into what reads them, then BatchNorms "
-        "are recalibrated, both on the reference images. Most first: A_PR when those with the highest scores "
-        "go, a control, of one seed. Mean ± standard error over seeds, which draw reference images and random "
-        "numbers; the test images are the same for all. Seconds are CPU seconds of one seed's scores. A dash: "
-        f"not run. {made_by(found)}."
-    )
-    header = ["criterion", "A_PR", "Top-PR in %", "A_PR, compensated", "Top-PR in %", "A_PR, most first", "seconds"]
-    kinds = (("least", PLAIN), ("least", FOLDED))
     best = [
-        max((mean([c.area for c in some]) for row in rows if (some := measured(record, row.name, *one))), default=0)
-        for one in kinds
+        max(
+            (mean([c.area for c in some]) for row in rows if (some := measured(record, row.name, *one))),
+            default=0,
+        )
+        for one in KINDS
     ]
     lines = []
     for row in rows:
         line = [row.name]
-        for one, top in zip(kinds, best, strict=True):
+        for one, top in zip(KINDS, best, strict=True):
             line += _texts(measured(record, row.name, *one), top)
-        most = measured(record, row.name, "most", PLAIN)
+        most = measured(record, row.name, "most")
         spent = {c["seed"]: c["attribution_cpu_seconds"] for c in cells if c["criterion"] == row.name}
         line += [f"{most[0].area:.3f}" if most else "-", f"{mean(spent.values()):.1f}" if spent else "-"]
         lines.append(line)
-    parts = [f"# {name}: accuracy as units go", f"`{found['command']}`", lead, table(header, lines)]
-    return "\n\n".join([*parts, *_sizes(record), f"![{name}](areas-{name}.svg)"])
+    header = "criterion, A_PR, Top-PR in %, A_PR compensated, Top-PR in %, A_PR most first, seconds"
+    parts = [f"# {name}: accuracy as units go", f"`{found['command']}`", _lead(found), *_sizes(record)]
+    return "\n\n".join([*parts, table(header.split(", "), lines), f"![{name}](areas-{name}.svg)"])
 
 
-def measured(record: PruningCurves, row: str, order: Order = "least", how: str = PLAIN) -> tuple[PruningCurve, ...]:
-    """The curves of a row, one for each seed; none if it was not run."""
-    return tuple(
-        one for one in record.curves if (one.criterion, one.order, one.compensation) == (row, order, how)
+def _lead(found: dict[str, Any]) -> str:
+    settings, intact = found["settings"], next(iter(found["intact"].values()))
+    cell: Cell = next(iter(found["cells"].values()))
+    return (
+        f"{intact['units']:,} candidates in {intact['groups']} groups of the library's graph: a unit goes "
+        f"with all that is coupled to it. A criterion sees {settings['references']} training images of each "
+        f"class ({settings['images']}, {settings['classes']} classes); accuracy is that on "
+        f"{cell['examples']:,} test images, intact {cell['accuracy'][0]:.1f} %. A_PR is its mean, a share, "
+        f"over {len(RATES)} rates from 0 to {RATES[-1]:.0%} of the candidates, those with the lowest scores "
+        "wherever they are; Top-PR the highest rate that keeps 95 % of the accuracy. Nothing is trained. "
+        "Compensated: the mean of the removed units is folded into what reads them, then BatchNorms are "
+        "recalibrated, both on the reference images. Most first: A_PR when those with the highest scores go, "
+        "a control, of one seed. Mean ± standard error over seeds, which draw reference images and random "
+        "numbers; no ± where nothing is drawn or there is one. Seconds are CPU seconds of one seed's scores. "
+        f"A dash: not run. {made_by(found)}."
     )
 
 
 def _texts(some: Sequence[PruningCurve], best: float) -> list[str]:
     if not some:
         return ["-", "-"]
-    areas = [one.area for one in some]
+    areas, tops = [one.area for one in some], [100 * one.top() for one in some]
     text = with_error(areas, 3)
-    return [f"**{text}**" if mean(areas) == best else text, with_error([100 * one.top() for one in some], 0)]
-
-
-def with_error(values: Sequence[float], digits: int) -> str:
-    """Mean ± standard error; no ± for a single value.
-
-    >>> with_error([1.0, 3.0], 1), with_error([2.0], 0)
-    ('2.0 ± 1.0', '2')
-    """
-    text = f"{mean(values):.{digits}f}"
-    return f"{text} ± {stdev(values) / len(values) ** 0.5:.{digits}f}" if len(values) > 1 else text
+    return [f"**{text}**" if mean(areas) == best else text, with_error(tops, 0)]
 
 
 def _sizes(record: PruningCurves) -> list[str]:
-    """What is left of the network, by the rows that the study is about."""
+    """What is left of the network: units are not alike in size."""
     found = []
     for row in (EPSILON, "random"):
         if some := measured(record, row):
-            one, half = some[0], len(RATES) // 2
+            half = len(RATES) // 2
             found.append(
-                f"By {row}, half of the candidates gone leaves {one.params[half]:.0%} of the parameters and "
-                f"{one.macs[half]:.0%} of the MACs."
+                f"By {row}, half of the candidates gone leaves {some[0].params[half]:.0%} of the parameters "
+                f"and {some[0].macs[half]:.0%} of the MACs."
             )
     return [" ".join(found)] if found else []
 
@@ -351,8 +228,8 @@ def _sizes(record: PruningCurves) -> list[str]:
 def picture(results: Results) -> None:
     """Accuracy against the share of candidates that is gone, without and with compensation."""
     record, panels = curves(results.cells.values()), {}
-    for title, how in (("nothing compensated", PLAIN), ("compensated", FOLDED)):
-        lines = {row: [(c.accuracy / 100).tolist() for c in measured(record, row, "least", how)] for row in DRAWN}
+    for title, one in zip(("nothing compensated", "compensated"), KINDS, strict=True):
+        lines = {row: [(c.accuracy / 100).tolist() for c in measured(record, row, *one)] for row in DRAWN}
         panels[title] = {row: runs for row, runs in lines.items() if runs}
     shown = {title: lines for title, lines in panels.items() if lines}
     if shown:

@@ -23,7 +23,7 @@ import models  # noqa: E402 - the other study's, whose networks are defined ther
 from transformer import CACHE, TRAINED, trained  # noqa: E402
 
 FILTERS, NEURONS, HEADS = "features.*", "*mlp*", "*att*"
-"""Patterns of groups: of the convolutions of a VGG, and of a transformer in torchvision, in timm, and here."""
+"""Patterns of groups: convolutions of a VGG, and parts of a transformer in torchvision, in timm, and here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,9 @@ def load_imagenet(
     files = sorted(path for end in (".*", "-*") for path in weights.glob(f"{architecture}{end}"))
     if len(files) != 1:
         found = ", ".join(path.name for path in files) or "nothing"
-        raise SystemExit(f"expected one file {architecture}.* or {architecture}-* in {weights}, found {found}.")
+        raise SystemExit(
+            f"expected one file {architecture}.* or {architecture}-* in {weights}, found {found}."
+        )
     source = f"imagefolder:{folder}"
     images = load_data(source, split="train", image_size=size)
     model = load_model(f"{library}:{architecture}", weights=files[0], num_classes=len(images.classes))

@@ -109,7 +109,8 @@ def trained(folder: Path = CACHE) -> ViT:
     path = folder / "vit.safetensors"
     if not path.exists():
         raise SystemExit(
-            f"the weights {path} do not exist. `python papers/pruning-by-explaining/transformer.py` makes them."
+            f"the weights {path} do not exist; `python papers/pruning-by-explaining/transformer.py` makes "
+            "them."
         )
     model = ViT(Sizes(**json.loads(described(path)["sizes"])))
     model.load_state_dict(load_file(path))
