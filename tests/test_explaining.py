@@ -215,6 +215,8 @@ def test_questions_are_answered_from_what_was_measured(
     cells = json.loads((tmp_path / "questions.json").read_text())["cells"]
     assert [cell["references"] for cell in cells.values()] == [1, 1, 2, 2]
     assert all(-1 <= cell["correlation"] <= 1 for cell in cells.values())
+    with pytest.raises(SystemExit, match="'Taylor!' is no row of vit-heads; expected one of random, "):
+        questions.main([*folder, *few[:-1], "Taylor!"])
     assert "of each class cannot be told from 2." in (tmp_path / "QUESTIONS.md").read_text()
 
 

@@ -24,14 +24,14 @@ class Attribution:
         name: as the tables say it.
         criterion: what scores.
         aggregate: over the reference images.
-        slow: run after all others: it takes minutes.
+        slow: 1 for what takes a minute on a large network, 2 for what takes many: run after all others.
         drawn: whether scores depend on the seed.
     """
 
     name: str
     criterion: Criterion
     aggregate: Aggregation = field(default_factory=sl.Mean)
-    slow: bool = False
+    slow: int = 0
     drawn: bool = True
 
     def scores(
@@ -121,10 +121,10 @@ def _relevance(kind: Kind) -> tuple[Attribution, ...]:
 
 def _slow() -> tuple[Attribution, ...]:
     return (
-        Attribution(LINE, sl.Shapley(sl.Path(16, "line")), SIGNED, slow=True),
-        Attribution(SHAPLEY, sl.Shapley(), SIGNED, slow=True),
-        Attribution("ThiNet", sl.ThiNet(), slow=True),
-        Attribution("optimal brain surgeon", sl.OptimalBrainSurgeon(), slow=True),
-        Attribution("leave one out = occlusion", sl.LeaveOneOut(), SIGNED, slow=True),
-        Attribution("Shapley, permutations", sl.Shapley(sl.Permutation(2)), SIGNED, slow=True),
+        Attribution(SHAPLEY, sl.Shapley(), SIGNED, slow=1),
+        Attribution(LINE, sl.Shapley(sl.Path(16, "line")), SIGNED, slow=1),
+        Attribution("ThiNet", sl.ThiNet(), slow=1),
+        Attribution("optimal brain surgeon", sl.OptimalBrainSurgeon(), slow=2),
+        Attribution("leave one out = occlusion", sl.LeaveOneOut(), SIGNED, slow=2),
+        Attribution("Shapley, permutations", sl.Shapley(sl.Permutation(2)), SIGNED, slow=2),
     )

@@ -99,9 +99,12 @@ class Study:
         return packed(curve) | {name: round(value, 2) for name, value in spent.items()}
 
     def compensations(self, n: int, seed: int) -> list[Compensation]:
-        """The means of removed units folded; then the statistics of BatchNorms, if there are any."""
-        reference, steps = self.reference(n, seed), list[Compensation]()
-        steps.append(sl.FoldMean(reference))
+        """The means of removed units folded; then the statistics of BatchNorms, if there are any.
+
+        Both by half of the reference images: they run at every point of a curve, several times.
+        """
+        reference = self.reference(max(1, n // 2), seed)
+        steps: list[Compensation] = [sl.FoldMean(reference)]
         if any(isinstance(part, nn.BatchNorm2d) for part in self.subject.model.modules()):
             steps.append(sl.RecalibrateBatchNorm(reference))
         return steps

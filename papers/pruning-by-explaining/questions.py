@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from areas import HERE
-from attributions import EPSILON, FAITHFUL, PXP, SHAPLEY, SIGNED_EPSILON, attributions
+from attributions import EPSILON, FAITHFUL, PXP, SHAPLEY, SIGNED_EPSILON, Attribution, attributions
 from measuring import FOLDED, PLAIN, Study, curves, measured, unpacked, with_error
 from subjects import CACHE, CIFAR10, TRAINED, kind, load
 
@@ -42,14 +42,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     torch.set_num_threads(1)
     results = resumed(options)
-    for name in options.networks:
-        todo = [
-            (key, row, n, seed)
-            for row, n, seed in itertools.product(options.criteria, options.references, options.seeds)
-            if (key := f"{name} | {row} | {n} | {seed}") not in results.cells
-        ]
-        if todo:
-            fill(results, todo, name, options)
+    for row, name in itertools.product(options.criteria, options.networks):
+        every = {one.name: one for one in attributions(kind(name, CIFAR10))}
+        if row not in every:
+            raise SystemExit(f"{row!r} is no row of {name}; expected one of {', '.join(every)}.")
+        fill(results, every[row], name, options)
     results.write()
 
 
@@ -68,31 +65,36 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--references", nargs="+", type=int, default=FEW, help="training images of each class"
     )
     parser.add_argument("--most", type=int, default=100, help="so many of each class rank as it should be")
-    parser.add_argument("--test-images", type=int, default=300)
+    parser.add_argument("--most-slow", type=int, default=30, help="the same for criteria that take a minute")
+    parser.add_argument("--test-images", type=int, default=200)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the references")
     return parser.parse_args(arguments)
 
 
 def resumed(options: argparse.Namespace) -> Results:
     """What earlier runs with the same settings found."""
-    settings = {"test_images": options.test_images, "most": options.most}
+    settings = {name: getattr(options, name) for name in ("test_images", "most", "most_slow")}
     command = f"python papers/pruning-by-explaining/questions.py --test-images {options.test_images}"
     files = options.out / "questions.json", options.out / "QUESTIONS.md"
     return Results(*files, command, settings, lambda found: markdown(found, options.out))
 
 
-def fill(
-    results: Results, todo: Sequence[tuple[str, str, int, int]], name: str, options: argparse.Namespace
-) -> None:
+def fill(results: Results, row: Attribution, name: str, options: argparse.Namespace) -> None:
     """Score on so many images of each class, compare the ranking with that by many others, and prune."""
-    study = Study(
-        load(name, options.data, cache=options.cache), classes=None, test_images=options.test_images
-    )
-    rows = {row.name: row for row in attributions(study.subject.kind)}
-    for key, row, n, seed in todo:
-        ideal, own = (flat(study.scores(rows[row], *one)[0]) for one in ((options.most, OTHER), (n, seed)))
-        cell = study.curve(rows[row], n, seed) | {"network": name, "references": n}
-        cell["correlation"] = round(spearman(own, ideal), 4)
+    most = options.most_slow if row.slow else options.most
+    todo = [
+        (key, n, seed)
+        for n, seed in itertools.product(options.references, options.seeds)
+        if n <= most and (key := f"{name} | {row.name} | {n} | {seed}") not in results.cells
+    ]
+    if not todo:
+        return
+    one = load(name, options.data, cache=options.cache)
+    study = Study(one, classes=None, test_images=options.test_images)
+    ideal = flat(study.scores(row, most, OTHER)[0])
+    for key, n, seed in todo:
+        cell = study.curve(row, n, seed) | {"network": name, "references": n, "most": most}
+        cell["correlation"] = round(spearman(flat(study.scores(row, n, seed)[0]), ideal), 4)
         results.add(key, cell, f"{unpacked(cell).area:.4f}, correlation {cell['correlation']}")
 
 
@@ -146,8 +148,8 @@ def enough(found: dict[str, Any]) -> list[str]:
         return []
     text = (
         f"A_PR on {settings['test_images']} test images, its difference from that with most images, and the "
-        "rank correlation (Spearman, all candidates) with the scores on "
-        f"{settings['most']} other images of each class. Mean ± standard error over seeds."
+        f"rank correlation (Spearman, all candidates) with the scores on {settings['most']} other images of "
+        f"each class, {settings['most_slow']} for Shapley values. Mean ± standard error over seeds."
     )
     header = [
         "network, criterion",
