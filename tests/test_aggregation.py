@@ -9,15 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from shapleaf.aggregation import AbsMean, Aggregation, Mean, MeanPlusStd, Quantile, State
+from shapleaf.aggregation import AbsMean, AbsOfMean, Aggregation, Mean, MeanPlusStd, Quantile, State
 from shapleaf.errors import CriterionError, DataError
 
-ALL = [Mean(), AbsMean(), MeanPlusStd(), MeanPlusStd(-1.5), Quantile(0.5), Quantile(0.9)]
+ALL = [Mean(), AbsMean(), AbsOfMean(), MeanPlusStd(), MeanPlusStd(-1.5), Quantile(0.5), Quantile(0.9)]
 
 
 def reference(aggregation, values):
     if isinstance(aggregation, Mean):
         return values.mean(0)
+    if isinstance(aggregation, AbsOfMean):
+        return np.abs(values.mean(0))
     if isinstance(aggregation, AbsMean):
         return np.abs(values).mean(0)
     if isinstance(aggregation, Quantile):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import shapleaf as sl
+from shapleaf.allocation import removable
 from shapleaf.costs import Costs
 from shapleaf.errors import BudgetError, PlanError
 from shapleaf.records import Axis, Graph, Group, Op, Slice, TensorInfo
@@ -424,6 +425,26 @@ def test_a_graph_without_macs_has_no_share_to_name() -> None:
     graph = dataclasses.replace(chain(4), ops=())
     with pytest.raises(BudgetError, match=r"at most -5 of 0 may stay"):
         sl.allocate(scored(graph), sl.Macs(remove=5))
+
+
+def test_what_is_removable_by_hand() -> None:
+    graph = chain(2, 4, 4, ties=(("g0", "g1"),))  # in two portions of 1 and 2 units
+    assert removable(scored(graph)) == (1 + 2 + 3, 10)
+    assert removable(scored(graph), min_keep=2) == (2, 10)
+    assert removable(scored(graph, {"g1": range(4), "g2": range(4)})) == (3, 4)  # a tie scored in part stays
+    assert removable(scored(chain(64)), multiple_of=8) == (56, 64)
+
+
+@settings(max_examples=40, deadline=None)
+@given(case=cases())
+def test_what_is_removable_can_be_removed_and_no_more(case: Any) -> None:
+    scores, limits, _ = case
+    most, units = removable(scores, **limits)
+    assert units == sum(len(values) for values in scores.values.values())
+    smallest = sl.allocate(scores, sl.Units(remove=most), **limits)
+    assert smallest.before.units - smallest.after.units == most
+    with pytest.raises(BudgetError, match=rf"nearest is Units\(keep={units - most}\)"):
+        sl.allocate(scores, sl.Units(remove=most + 1), **limits)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

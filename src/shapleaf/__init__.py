@@ -37,7 +37,7 @@ _PUBLIC = {
     "IntegratedGradients DeepLIFT Conductance Shapley OptimalBrainSurgeon Criterion Needs PFP ThiNet "
     "sample_size LRP Loss Logit LogitDifference Relative Restricted Target",
     "relevance": "Epsilon ZPlus Gamma AlphaBeta Composite banded preset_composite",
-    "aggregation": "Mean MeanPlusStd AbsMean Quantile",
+    "aggregation": "Mean MeanPlusStd AbsMean AbsOfMean Quantile",
     "attribution": "attribute",
     "scanning": "scan",
     "budgets": "Units Params Macs Latency Nonzeros",

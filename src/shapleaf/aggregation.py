@@ -83,6 +83,22 @@ class AbsMean:
 
 
 @dataclass(frozen=True, slots=True)
+class AbsOfMean:
+    """The absolute value of the mean: what a unit changes over all, helping some and harming others.
+
+    Its standard error is that of the mean.
+
+    >>> state = AbsOfMean().start(units=2)
+    >>> state.update(torch.tensor([[1.0, -2.0], [-4.0, 2.0]]))
+    >>> state.result()[0].tolist()
+    [1.5, 0.0]
+    """
+
+    def start(self, units: int) -> State:
+        return _AbsOfMean(self, units)
+
+
+@dataclass(frozen=True, slots=True)
 class MeanPlusStd:
     """Mean plus ``k`` standard deviations over examples: keeps units that matter to few examples.
 
@@ -217,6 +233,12 @@ class _Mean(_Moments):
 class _AbsMean(_Mean):
     def update(self, values: Tensor) -> None:
         super().update(values.abs())
+
+
+class _AbsOfMean(_Mean):
+    def result(self) -> Result:
+        mean, stderr = super().result()
+        return mean.abs(), stderr
 
 
 class _MeanPlusStd(_Moments):

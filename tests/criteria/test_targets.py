@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -172,3 +173,107 @@ def test_a_share_has_no_value_elsewhere(kind: Callable[..., sl.Criterion]) -> No
     model = net()
     with pytest.raises(CriterionError, match=r"no value elsewhere.*use target=Logit\(of='true'\)"):
         sl.attribute(model, sl.trace(model, X), [(X, Y)], kind(target=sl.Relative()))
+
+
+# ------------------------------------------------------------------------------------------------------------
+# A few classes
+
+INNER = [sl.Loss(), sl.Logit(), sl.LogitDifference(), sl.Relative(sl.Logit()), sl.Relative(sl.Loss())]
+FEW = (2, 0)
+
+
+def few_data() -> tuple[Tensor, Tensor]:
+    return X, torch.tensor([0, 2, 2, 0])
+
+
+def fewer(model: nn.Module) -> nn.Module:
+    """The same model with a head of classes 0 and 2 alone."""
+    small = net()
+    small[4] = head(5, 2).double()
+    small.load_state_dict({k: v[[0, 2]] if k.startswith("4.") else v for k, v in model.state_dict().items()})
+    return small.eval()
+
+
+def test_other_scores_do_not_count() -> None:
+    inf = torch.inf
+    assert sl.Restricted(FEW).scores(LOGITS)[:2].tolist() == [[1, -inf, 2], [0, -inf, -1]]
+    assert sl.Restricted(FEW, excluded=0).scores({"logits": LOGITS})[0].tolist() == [1, 0, 2]
+    places = LOGITS[:, :, None].expand(-1, -1, 6)
+    assert torch.equal(sl.Restricted(FEW).scores(places)[..., 5], sl.Restricted(FEW).scores(LOGITS))
+    assert worth(sl.Restricted(FEW, sl.LogitDifference(0))) == [-1, 1, -2, -1.5]  # not against class 1
+    assert worth(sl.Restricted((0, 2), sl.LogitDifference(0), excluded=0)) == [-1, 0, -2, -1.5]
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        *(partial(sl.Taylor, True, target=inner) for inner in INNER),
+        *(partial(sl.LRP, sl.ZPlus(), target=inner) for inner in INNER),
+        *(partial(sl.Shapley, sl.Exact(), target=inner) for inner in INNER[:3]),
+    ],
+    ids=repr,
+)
+def test_it_is_a_classifier_of_these_classes(criterion: partial[Any]) -> None:
+    """Scores are those of a model whose head has no other classes."""
+    inner = criterion.keywords["target"]
+    (x, y), model = few_data(), net()
+    small = fewer(model)
+    mine = sl.attribute(
+        model, sl.trace(model, x), [(x, y)], criterion(target=sl.Restricted(FEW, inner)), aggregate=None
+    )
+    theirs = sl.attribute(small, sl.trace(small, x), [(x, y // 2)], criterion(), aggregate=None)
+    for name, values in mine.values.items():
+        assert values.isfinite().all()
+        torch.testing.assert_close(values, theirs.values[name], rtol=1e-9, atol=1e-12)
+    assert mine.settings["loss"] == ("cross_entropy" if "Loss" in repr(inner) else "none")
+
+
+def test_zero_is_a_score_that_may_win() -> None:
+    output = torch.tensor([[-1.0, 9.0, -2.0]], requires_grad=True)
+    cost = sl.Restricted((0, 2), sl.Loss(), excluded=0).cost(
+        output, torch.tensor([0]), _context.cross_entropy
+    )
+    assert cost.item() == pytest.approx(1 + torch.tensor([-1.0, 0, -2]).exp().sum().log().item())
+    cost.sum().backward()
+    assert output.grad is not None
+    assert output.grad[0, 1] == 0
+
+
+def test_a_few_classes_need_labels_as_their_target_does() -> None:
+    assert sl.Restricted(FEW).labelled
+    assert not sl.Restricted(FEW, sl.Logit(0)).labelled
+    assert worth(sl.Restricted(FEW, sl.Logit(0)), labels=None) == [1, 0, 5, 1]
+
+
+@pytest.mark.parametrize("excluded", [-torch.inf, 0.0])
+@pytest.mark.parametrize("inner", INNER, ids=repr)
+def test_a_label_of_no_class(inner: sl.Target, excluded: float) -> None:
+    target = sl.Restricted(FEW, inner, excluded)
+    with pytest.raises(DataError, match=r"label 1 is none of the classes 2, 0; leave.*shapleaf.per_class"):
+        worth(target)
+    with pytest.raises(DataError, match="needs labels that are numbers of classes, received torch.float32"):
+        worth(target, labels=torch.rand(4, 3))
+
+
+def test_classes_that_there_are_not() -> None:
+    with pytest.raises(CriterionError, match="class 3 is out of range: the model has 3 classes"):
+        worth(sl.Restricted((0, 3), sl.Logit(0)))
+    for inner in (sl.Logit(1), sl.LogitDifference(1, 0), sl.LogitDifference(0, 1), sl.Relative(sl.Logit(1))):
+        with pytest.raises(CriterionError, match="class 1 of its target is none of its classes"):
+            sl.Restricted(FEW, inner)
+    for classes in ((), (1,), (1, 1), (0, -1), (0, "one"), (0, True)):
+        with pytest.raises(CriterionError, match="at least two numbers of classes, each once"):
+            sl.Restricted(classes)  # type: ignore[arg-type]
+    for excluded in (torch.inf, torch.nan):
+        with pytest.raises(CriterionError, match="excluded is minus infinity or a finite score"):
+            sl.Restricted(FEW, excluded=excluded)
+
+
+def test_a_share_within_a_few_classes_has_no_value_elsewhere() -> None:
+    model = net()
+    with pytest.raises(
+        CriterionError, match=r"use target=Restricted\(classes=\(2, 0\), target=Logit\(of='true'"
+    ):
+        sl.attribute(
+            model, sl.trace(model, X), [few_data()], sl.LeaveOneOut(target=sl.Restricted(FEW, sl.Relative()))
+        )

@@ -32,7 +32,8 @@ class LRP:
 
     As Hatefi et al. (2024), Pruning by eXplaining Revisited, rank units: ``target=Relative(Logit())``,
     ``absolute="sample"`` for filters and ``"token"`` for neurons and heads of transformers, and
-    ``aggregate=Mean()``.
+    ``aggregate=Mean()``, on samples of :func:`shapleaf.per_class`; :class:`~shapleaf.criteria.Restricted`
+    has it for a few classes, and :func:`shapleaf.pruning_curves` prunes by it.
 
     LRP is reported to be patented, in any implementation; check for yourself whether you may use it.
 
@@ -41,7 +42,8 @@ class LRP:
         target: what relevance starts from; a logit, by default that of each example's label.
         absolute: None keeps the sign; else absolute values are taken of what an example's relevance is summed
             to: over all places (``"sample"``), within each place (``"token"``), or of every number
-            (``"unit"``), and then summed.
+            (``"unit"``), and then summed. Of the total over examples it is None with
+            ``aggregate=AbsOfMean()``, which is the total over their number.
 
     Raises:
         CriterionError: ``absolute`` is none of these.

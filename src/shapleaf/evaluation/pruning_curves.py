@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -90,45 +90,89 @@ def pruning_curves(  # noqa: PLR0913 - what to prune by, on what, how
     wanted = _rates(rates)
     if not orders or not set(orders) <= {"least", "most"}:
         raise CriterionError(f'orders are "least", "most" or both, received {orders!r}.')
-    test = _Test(model, data, restricted)
+    test = _Test(model, data, strategy, compensate, restricted)
     jobs = [(name, order, seed) for name in named for order in orders for seed in range(len(named[name]))]
     curves = []
     with progress("pruning curves", len(jobs) * len(wanted)) as step:
         for name, order, seed in jobs:
-            plans, right = _plans(named[name][seed], order, wanted, strategy), []
-            for rate, plan in zip(wanted, plans, strict=True):
-                with _context.located(f"scores {name!r}, seed {seed}, rate {rate:g}"):
-                    right.append(test.pruned(plan, compensate))
-                step(name)
+            with _context.located(f"scores {name!r}, seed {seed}"):
+                found = test.points(named[name][seed], order, wanted, partial(step, name))
             curves.append(
                 PruningCurve(
                     criterion=name,
                     order=order,
-                    compensation=_name(compensate),
+                    compensation=test.compensation,
                     seed=seed,
                     rates=wanted,
-                    right=torch.stack(right),
-                    **_shares(plans, named[name][seed]),
+                    **found,
                 )
             )
-    return PruningCurves(curves=tuple(curves), settings=_settings(named, test, strategy))
+    return PruningCurves(curves=tuple(curves), settings=test.settings(next(iter(named.values()))[0]))
 
 
 class _Test:
-    """The examples, and which of them a model classifies right."""
+    """The examples, what is done to a model before it sees them, and which it then classifies right."""
 
-    def __init__(self, model: nn.Module, data: Any, restricted: Restricted | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Any,
+        strategy: Strategy | None,
+        compensate: Compensation | Sequence[Compensation] | None,
+        restricted: Restricted | None,
+    ) -> None:
         self.model, self.restricted = model, restricted
+        self.strategy, self.compensate = strategy or Global(), compensate
         self.batches: list[Batch] = list(batches(data, device=_context.device_of(model)))
+
+    @property
+    def compensation(self) -> str:
+        """As a receipt calls it."""
+        steps = self.compensate if isinstance(self.compensate, Sequence) else (self.compensate,)
+        return " + ".join(repr(step) for step in steps if step is not None) or "none"
+
+    def settings(self, scores: Scores) -> dict[str, str]:
+        """What the record says of all curves."""
+        return {
+            "strategy": repr(self.strategy),
+            "units": str(removable(scores)[1]),
+            "groups": str(len(scores.values)),
+            "examples": str(sum(batch.examples for batch in self.batches)),
+            **({} if self.restricted is None else {"restricted": repr(self.restricted)}),
+            **_context.versions(),
+        }
+
+    def points(
+        self, scores: Scores, order: Order, rates: Sequence[float], step: Callable[[], None]
+    ) -> dict[str, Any]:
+        """What a curve consists of: the shares that went and are left, and what was right, at every rate."""
+        if order == "most":
+            scores = replace(scores, values={name: -values for name, values in scores.values.items()})
+        most, units = removable(scores)
+        if not units:
+            raise CriterionError("none of the groups that were scored can lose units; score others.")
+        found: dict[str, list[Any]] = {"removed": [], "params": [], "macs": [], "right": []}
+        for rate in rates:
+            with _context.located(f"rate {rate:g}"):
+                wanted = min(most, math.floor(Fraction(repr(rate)) * units))
+                plan = allocate(scores, Units(remove=wanted), strategy=self.strategy, multiple_of=1)
+                before, after = plan.before, plan.after
+                found["removed"].append((before.units - after.units) / units)
+                found["params"].append(after.params / before.params)
+                found["macs"].append(after.macs / before.macs)
+                found["right"].append(self.pruned(plan) if plan.pruned else self.whole)
+            step()
+        shares = {name: tuple(values) for name, values in found.items() if name != "right"}
+        return {**shares, "right": torch.stack(found["right"])}
 
     @cached_property
     def whole(self) -> Tensor:
         """Those of the model itself, ``(examples,)``."""
         return self.right(self.model)
 
-    def pruned(self, plan: Plan, compensate: Compensation | Sequence[Compensation] | None) -> Tensor:
-        """Those of what a plan leaves, ``(examples,)``; a plan that removes nothing changes nothing."""
-        return self.right(prune(self.model, plan, compensate=compensate).model) if plan.pruned else self.whole
+    def pruned(self, plan: Plan) -> Tensor:
+        """Those of what a plan leaves, ``(examples,)``."""
+        return self.right(prune(self.model, plan, compensate=self.compensate).model)
 
     def right(self, model: nn.Module) -> Tensor:
         """Whether the highest score is the label's, ``(examples,)``."""
@@ -174,43 +218,3 @@ def _rates(rates: Sequence[float]) -> tuple[float, ...]:
     if not found or list(found) != sorted(set(found)) or not 0 <= found[0] <= found[-1] < 1:
         raise CriterionError(f"rates are ascending shares from 0 to below 1, received {found}.")
     return found
-
-
-def _plans(scores: Scores, order: Order, rates: Sequence[float], strategy: Strategy | None) -> list[Plan]:
-    """A plan for each rate, each one's units among those of the next."""
-    if order == "most":
-        scores = replace(scores, values={name: -values for name, values in scores.values.items()})
-    most, units = removable(scores)
-    wanted = [min(most, math.floor(Fraction(repr(rate)) * units)) for rate in rates]
-    return [allocate(scores, Units(remove=n), strategy=strategy, multiple_of=1) for n in wanted]
-
-
-def _shares(plans: Sequence[Plan], scores: Scores) -> dict[str, tuple[float, ...]]:
-    """What of the scored units went, and of the model's size is left."""
-    units = removable(scores)[1]
-    return {
-        "removed": tuple((plan.before.units - plan.after.units) / units for plan in plans),
-        "params": tuple(plan.after.params / plan.before.params for plan in plans),
-        "macs": tuple(plan.after.macs / plan.before.macs for plan in plans),
-    }
-
-
-def _name(compensate: Compensation | Sequence[Compensation] | None) -> str:
-    """As a receipt calls it."""
-    steps = () if compensate is None else compensate if isinstance(compensate, Sequence) else (compensate,)
-    return " + ".join(map(repr, steps)) or "none"
-
-
-def _settings(
-    named: Mapping[str, Sequence[Scores]], test: _Test, strategy: Strategy | None
-) -> dict[str, str]:
-    first = next(iter(named.values()))[0]
-    classes = {} if test.restricted is None else {"restricted": repr(test.restricted)}
-    return {
-        "strategy": repr(strategy or Global()),
-        "units": str(removable(first)[1]),
-        "groups": str(len(first.values)),
-        "examples": str(sum(batch.examples for batch in test.batches)),
-        **classes,
-        **_context.versions(),
-    }
