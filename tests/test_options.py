@@ -128,7 +128,7 @@ def test_relevance_by_preset_and_file(tmp_path: Path) -> None:
 
 def test_depths_of_bands() -> None:
     assert _options.depths("0.3,0.7") == (0.3, 0.7)
-    assert _options.depths("0.5") == (0.5,)
+    assert _options.depths(".5") == (0.5,)
     assert _options.depths("vgg") == "vgg"
     with pytest.raises(sl.CriterionError, match="--bands '0.3;0.7': expected depths, such as 0.3,0.7"):
         _options.depths("0.3;0.7")
