@@ -98,7 +98,6 @@ def _gradients() -> tuple[Attribution, ...]:
         Attribution("gradient x activation, of the logit", sl.GradientActivation(target=sl.Logit())),
         Attribution("conductance", sl.Conductance(8), SIGNED),
         Attribution("DeepLIFT", sl.DeepLIFT(sl.Reference()), SIGNED),
-        Attribution("PFP", sl.PFP()),
     )
 
 
@@ -124,7 +123,8 @@ def _slow() -> tuple[Attribution, ...]:
         Attribution(SHAPLEY, sl.Shapley(), SIGNED, slow=1),
         Attribution(LINE, sl.Shapley(sl.Path(16, "line")), SIGNED, slow=1),
         Attribution("ThiNet", sl.ThiNet(), slow=1),
-        Attribution("optimal brain surgeon", sl.OptimalBrainSurgeon(), slow=2),
+        Attribution("PFP", sl.PFP(), slow=1),
+        Attribution("optimal brain surgeon", sl.OptimalBrainSurgeon(), slow=1),
         Attribution("leave one out = occlusion", sl.LeaveOneOut(), SIGNED, slow=2),
         Attribution("Shapley, permutations", sl.Shapley(sl.Permutation(2)), SIGNED, slow=2),
     )
