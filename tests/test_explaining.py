@@ -137,6 +137,18 @@ def test_candidates_are_filters_neurons_or_heads(subjects: ModuleType, toy: Path
     assert sum(sizes("resnet56")) == 9 * (16 + 32 + 64) + 16
 
 
+@pytest.mark.parametrize("library", ["torchvision.models", "timm.models"])
+def test_patterns_find_the_heads_and_neurons_of_other_libraries(subjects: ModuleType, library: str) -> None:
+    vits = pytest.importorskip(f"{library}.vision_transformer")
+    names = ("image_size", "patch_size", "num_layers", "num_heads", "hidden_dim", "mlp_dim")
+    sizes: dict[str, Any] = dict(zip(names, (32, 8, 2, 4, 16, 64), strict=True))
+    if library == "timm.models":
+        sizes = {"img_size": 32, "patch_size": 8, "depth": 2, "num_heads": 4, "embed_dim": 16}
+    graph = sl.trace(vits.VisionTransformer(**sizes, num_classes=3).eval(), torch.zeros(1, 3, 32, 32))
+    for name, size in (("vit_b_16-heads", 4), ("vit_b_16-neurons", 64)):
+        assert [group.size for group in graph.select(*subjects.IMAGENET[name].groups)] == [size, size]
+
+
 @pytest.mark.data
 def test_areas_are_measured_and_a_rerun_does_what_is_missing(
     areas: ModuleType, measuring: ModuleType, toy: Path, shared: Path, tmp_path: Path
@@ -248,7 +260,7 @@ def test_claims_are_weighed_by_hand_made_curves(questions: ModuleType) -> None:
 
 @pytest.mark.slow
 def test_a_user_s_imagenet_restricted_to_some_classes(areas: ModuleType, tmp_path: Path) -> None:
-    timm, image = pytest.importorskip("timm"), pytest.importorskip("PIL.Image")
+    models, image = pytest.importorskip("torchvision.models"), pytest.importorskip("PIL.Image")
     from safetensors.torch import save_file
 
     draw = torch.Generator().manual_seed(0)
@@ -262,9 +274,9 @@ def test_a_user_s_imagenet_restricted_to_some_classes(areas: ModuleType, tmp_pat
     torch.manual_seed(0)
     weights = tmp_path / "weights"
     weights.mkdir()
-    save_file(timm.create_model("resnet18", num_classes=4).state_dict(), weights / "resnet18.safetensors")
+    save_file(models.resnet18(num_classes=4).state_dict(), weights / "resnet18-f37072fd.safetensors")
 
-    command = f"--imagenet {tmp_path / 'images'} --weights {weights} --out {tmp_path} --library timm".split()
+    command = f"--imagenet {tmp_path / 'images'} --weights {weights} --out {tmp_path}".split()
     command += "--networks resnet18 --classes 3 --image-size 32 --references 2 --seeds 0".split()
     areas.main([*command, "--criteria", "weight norm", "PXP", "--compensate"])
     found = json.loads((tmp_path / "areas-resnet18-3-classes.json").read_text())

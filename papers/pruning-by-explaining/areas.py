@@ -20,12 +20,13 @@ from typing import Any
 
 import torch
 from attributions import EPSILON, LINE, PXP, SHAPLEY, ZPLUS, Attribution, attributions
-from measuring import FOLDED, PLAIN, Order, Study, curves, measured, unpacked, with_error
+from measuring import FOLDED, PLAIN, Study, curves, measured, unpacked, with_error
 from subjects import CACHE, CIFAR10, IMAGENET, TRAINED, Subject, kind, load, load_imagenet
 
 from shapleaf.evaluation import RATES
 from shapleaf.integrations import require
 from shapleaf.records import PruningCurve, PruningCurves
+from shapleaf.records.pruning_curves import Order
 
 from panels import draw  # isort: skip - of papers/shapley-pruning, which subjects puts on the path
 from results import Cell, Results, made_by, table  # isort: skip

@@ -69,7 +69,7 @@ def restricted(criterion: Criterion, classes: Sequence[int]) -> Criterion:
 
 def attributions(kind: Kind) -> tuple[Attribution, ...]:
     """All rows of a network, in the order in which they are run."""
-    return (*_baselines(), *_gradients(), *_relevance(kind), *_slow())
+    return (*_baselines(), *_relevance(kind), *_gradients(), *_slow())
 
 
 EPSILON, SIGNED_EPSILON, PXP = "LRP epsilon", "LRP epsilon, signed", "PXP, epsilon everywhere"
@@ -98,24 +98,22 @@ def _gradients() -> tuple[Attribution, ...]:
         Attribution("gradient x activation, of the logit", sl.GradientActivation(target=sl.Logit())),
         Attribution("conductance", sl.Conductance(8), SIGNED),
         Attribution("DeepLIFT", sl.DeepLIFT(sl.Reference()), SIGNED),
-        Attribution("PFP", sl.PFP()),
     )
 
 
 def _relevance(kind: Kind) -> tuple[Attribution, ...]:
-    rules = {EPSILON: sl.Epsilon(), ZPLUS: sl.ZPlus(), "LRP gamma": sl.Gamma(),
-             "LRP alpha2-beta1": sl.AlphaBeta()}  # fmt: skip
+    rules = {ZPLUS: sl.ZPlus(), "LRP gamma": sl.Gamma(), "LRP alpha2-beta1": sl.AlphaBeta()}
     presets = {
         False: ("epsilon-plus", "epsilon-gamma", "epsilon-alpha2-beta1"),
         True: ("attnlrp", "attnlrp-gamma", "cp-lrp"),
     }[kind.transformer]
     composites = dict(zip(FAITHFUL[kind.transformer], map(sl.preset_composite, presets), strict=True))
-    absolute = kind.absolute
-    pxp = sl.LRP(sl.preset_composite(f"pxp-{kind.bands}"), sl.Relative(sl.Logit()), absolute)
+    every = {EPSILON: sl.Epsilon()} | rules | composites
+    pxp = sl.LRP(sl.preset_composite(f"pxp-{kind.bands}"), sl.Relative(sl.Logit()), kind.absolute)
     return (
-        *(Attribution(name, sl.LRP(r, absolute=absolute)) for name, r in (composites | rules).items()),
         Attribution(PXP, pxp),
         Attribution(SIGNED_EPSILON, sl.LRP(absolute=None)),
+        *(Attribution(name, sl.LRP(r, absolute=kind.absolute)) for name, r in every.items()),
     )
 
 
@@ -124,7 +122,8 @@ def _slow() -> tuple[Attribution, ...]:
         Attribution(SHAPLEY, sl.Shapley(), SIGNED, slow=1),
         Attribution(LINE, sl.Shapley(sl.Path(16, "line")), SIGNED, slow=1),
         Attribution("ThiNet", sl.ThiNet(), slow=1),
-        Attribution("optimal brain surgeon", sl.OptimalBrainSurgeon(), slow=2),
+        Attribution("PFP", sl.PFP(), slow=1),
+        Attribution("optimal brain surgeon", sl.OptimalBrainSurgeon(), slow=1),
         Attribution("leave one out = occlusion", sl.LeaveOneOut(), SIGNED, slow=2),
         Attribution("Shapley, permutations", sl.Shapley(sl.Permutation(2)), SIGNED, slow=2),
     )

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import mean, stdev
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 import shapleaf as sl
 from shapleaf.data import Batches
 from shapleaf.records import PruningCurve, PruningCurves
+from shapleaf.records.pruning_curves import Order
 from shapleaf.surgery import Compensation
 
 from results import Cell  # isort: skip - of papers/shapley-pruning, which subjects puts on the path
@@ -27,8 +26,6 @@ PLAIN, FOLDED = "none", "means and statistics"
 """Without compensation, and with all of it."""
 _NAMES = ("criterion", "order", "compensation", "seed")
 _SHARES = ("rates", "removed", "params", "macs")
-
-Order = Literal["least", "most"]
 
 
 class Study:
@@ -83,17 +80,14 @@ class Study:
         """Score, prune and test: a curve, and the CPU seconds of both."""
         scores, seconds = self.scores(row, n, seed)
         classes, start = self.classes(seed), time.process_time()
-        with warnings.catch_warnings():
-            # Where little is left a compensation may not help: that is what is measured.
-            warnings.filterwarnings("ignore", "compensation made", UserWarning)
-            found = sl.pruning_curves(
-                self.subject.model,
-                {row.name: scores},
-                self.tested(classes),
-                orders=(order,),
-                compensate=None if compensation == PLAIN else self.compensations(n, seed),
-                restricted=sl.Restricted(classes) if classes else None,
-            )
+        found = sl.pruning_curves(
+            self.subject.model,
+            {row.name: scores},
+            self.tested(classes),
+            orders=(order,),
+            compensate=None if compensation == PLAIN else self.compensations(n, seed),
+            restricted=sl.Restricted(classes) if classes else None,
+        )
         spent = {"attribution_cpu_seconds": seconds, "curve_cpu_seconds": time.process_time() - start}
         curve = replace(found.curves[0], seed=seed, compensation=compensation)
         return packed(curve) | {name: round(value, 2) for name, value in spent.items()}
