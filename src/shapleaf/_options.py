@@ -156,7 +156,7 @@ def tuning_parts(
 
 def depths(text: str) -> str | tuple[float, ...]:
     """``0.3,0.7`` as numbers; the name of a network as it is."""
-    if not any(character.isdigit() for character in text.partition(",")[0][:1]):
+    if text[:1].isalpha():
         return text
     try:
         return tuple(float(part) for part in text.split(","))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,9 +16,11 @@ import torch
 import shapleaf as sl
 from harmed import PARTS, RATES, harmed, tuned
 from shapleaf.errors import CriterionError, DataError
-from shapleaf.sweeps import working
+from shapleaf.sweeps import Study, leases, working
 from shapleaf.sweeps.journal import Journal
+from shapleaf.sweeps.working import Book
 from shapleaf.tuning.objective import Objective
+from shapleaf.tuning.tune import _complete
 
 EPSILON, ZPLUS = 0.0, 0.5
 """A_PR by hand: epsilon takes the units away that are right; z+ those that are wrong, one class at a time."""
@@ -116,7 +119,7 @@ def test_what_was_tried_is_not_run_again(tmp_path: Path, ran: list[str]) -> None
     assert len(ran) == len(set(ran))
 
 
-CODE = "import sys; sys.path[:0] = sys.argv[1:3]; import harmed; harmed.tuned(trials=40, folder=sys.argv[3])"
+CODE = "import sys; sys.path[:0] = sys.argv[1:3]; import harmed; harmed.tuned(trials=24, folder=sys.argv[3])"
 
 
 def process(folder: Path) -> subprocess.Popen[bytes]:
@@ -133,22 +136,36 @@ def test_two_processes_share_the_trials(tmp_path: Path) -> None:
     other = process(tmp_path)
     while not (tmp_path / "trials").exists():
         assert other.poll() is None
-    found = tuned(trials=40, folder=tmp_path)
+    found = tuned(trials=24, folder=tmp_path)
     assert other.wait(60) == 0
-    assert [trial.number for trial in found.trials] == [*range(40)]
+    assert [trial.number for trial in found.trials] == [*range(24)]
     assert sl.Tuned.load(tmp_path / "tuned.safetensors") == found
     entries = Journal(tmp_path, "tune").entries()
-    assert [entry.state for entry in entries] == ["done"] * 40
+    assert [entry.state for entry in entries] == ["done"] * 24
     assert len({entry.worker for entry in entries}) == 2
 
 
 def test_the_trial_of_a_killed_process_is_begun_again(tmp_path: Path) -> None:
-    other = process(tmp_path)
-    while not (tmp_path / "trials").exists():
-        assert other.poll() is None
-    other.kill()
-    other.wait()
-    assert tuned(trials=40, folder=tmp_path).trials == tuned(trials=40).trials
+    """Before those that wait, so that the rest is as if nothing had happened."""
+    tuned(trials=5, folder=tmp_path)
+    keys = Study(name="tune", run="", trials=tuple({"trial": n} for n in range(9))).keys
+    journal = Journal(tmp_path, "tune")
+    journal.add(keys[5:])
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    lease = {"place": leases.place(), "pid": ended.pid, "beat": 0}
+    (tmp_path / "workers" / "dead").write_text(json.dumps(lease))
+    assert journal.claim("dead", keys).key == keys[5]
+    assert tuned(trials=9, folder=tmp_path) == tuned(trials=9)
+    assert [entry.state for entry in journal.entries()].count("lost") == 1
+
+
+def test_trials_that_failed_in_other_processes_are_told(tmp_path: Path) -> None:
+    book = Book(Study(name="tune", run="", trials=({"trial": 0}, {"trial": 1})), tmp_path)
+    book.enrol()
+    book.journal.fail(book.journal.claim("other", book.trials), "DataError: no")
+    with pytest.raises(DataError, match="2 of 2 trials of .* have no result, 0 for DataError: no. The same"):
+        _complete(book)
 
 
 def test_errors_come_through_and_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,9 @@ class LRP:
     ``aggregate=Mean()``, on samples of :func:`shapleaf.per_class`; :class:`~shapleaf.criteria.Restricted`
     has it for a few classes, and :func:`shapleaf.pruning_curves` prunes by it.
 
+    :meth:`preset` makes the criterion from rules of the literature, or from a file that :meth:`save` or
+    :func:`shapleaf.tune` wrote.
+
     LRP is reported to be patented, in any implementation; check for yourself whether you may use it.
 
     Args:

@@ -213,7 +213,9 @@ def pruning(found: PruningCurves) -> Figure:
     """
     if not found.curves:
         raise DataError("there are no pruning curves to draw.")
-    figure, axes = _axes(series.UNITS, series.label_of("accuracy"), "mean and standard error over seeds")
+    several = any(one.seed != found.curves[0].seed for one in found.curves)
+    title = "mean and standard error over seeds" if several else ""
+    figure, axes = _axes(series.UNITS, series.label_of("accuracy"), title)
     for line in series.pruning(found):
         if line.role == "control":
             colour, x, y = _colour(line.method), [dot.x for dot in line.dots], [dot.y for dot in line.dots]

@@ -77,6 +77,7 @@ class Tuning:
             given = getattr(self, name)
             if isinstance(given, str) or not given or len(set(given)) < len(given):
                 raise CriterionError(f"Tuning({name}=...) needs different values, received {given!r}.")
+            object.__setattr__(self, name, tuple(given))
         if Epsilon() not in self.rules:
             raise CriterionError("Tuning(rules=...) needs Epsilon() among them, which all are compared with.")
         if self.gamma is not None and not 0 < self.gamma[0] <= self.gamma[1] < float("inf"):
