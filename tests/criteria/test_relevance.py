@@ -66,6 +66,57 @@ def test_from_one_every_example_counts_the_same(chain: tuple[nn.Module, Tensor, 
     torch.testing.assert_close(mine, maps.sum((2, 3)).abs(), **CLOSE)
 
 
+def test_o12_every_filter_of_residual_blocks_behind_its_batch_norm() -> None:
+    """S_c = sum_n |sum_hw R| of Pruning by eXplaining, whose candidates are shortcuts and what they join too.
+
+    With epsilon 0 it is the gradient times what BatchNorm returns, by hooks and one backward.
+    """
+    resnet = pytest.importorskip("torchvision.models.resnet")
+    model = settle(resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=5))
+    x, y = example(3, 3, 32, 32), torch.tensor([0, 4, 2])
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        def hook(_: nn.Module, __: Any, out: Tensor) -> Tensor:
+            seen[name] = out
+            return out.clone()  # an in-place ReLU follows
+
+        return hook
+
+    norms = {n: m for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    hooks = [module.register_forward_hook(keep(name)) for name, module in norms.items()]
+    logit = model(x)[torch.arange(3), y]
+    gradients = torch.autograd.grad((logit / logit.detach()).sum(), list(seen.values()))
+    for hook in hooks:
+        hook.remove()
+    expected = {
+        name.replace("bn", "conv").replace("downsample.1", "downsample.0"): (out * gradient).sum((2, 3)).abs()
+        for (name, out), gradient in zip(seen.items(), gradients, strict=True)
+    }
+    found = passed(model, x, ZERO, of=y, one=True).layers
+    convolutions = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
+    assert set(convolutions) == set(expected)
+    assert len(convolutions) == 12
+    for name in convolutions:
+        s_c = found[f"{name}:conv2d#0"].sum((2, 3)).abs().sum(0)
+        torch.testing.assert_close(s_c, expected[name].sum(0).detach(), **CLOSE)
+    lrp = sl.LRP(ZERO, target=sl.Relative(sl.Logit()))  # of groups that no shortcut joins, scores are S_c
+    mine = scores(model, x, y, lrp, aggregate=sl.Mean(), groups=["*.conv1"])
+    assert len(mine) == 4
+    for name, values in mine.items():
+        torch.testing.assert_close(values * 3, expected[name].sum(0).detach(), **CLOSE)
+
+
+def test_absolute_values_of_the_total(chain: tuple[nn.Module, Tensor, Tensor]) -> None:
+    """|sum_n sum_hw R|: what is for one class and against another cancels."""
+    model, x, y = chain
+    lrp = sl.LRP(absolute=None)
+    each = scores(model, x, y, lrp)["0"]
+    total = scores(model, x, y, lrp, aggregate=sl.AbsOfMean())["0"] * 4
+    torch.testing.assert_close(total, each.sum(0).abs(), **CLOSE)
+    assert bool((total < each.abs().sum(0) - 1e-3).any())
+
+
 def test_a_target_of_another_class_or_a_difference(chain: tuple[nn.Module, Tensor, Tensor]) -> None:
     model, x, y = chain
     first, second = (scores(model, x, y, sl.LRP(target=sl.Logit(k), absolute=None))["3"] for k in (0, 2))

@@ -175,6 +175,33 @@ def test_what_compensates_is_that_of_prune(case) -> None:
     )
 
 
+def test_a_compensation_that_harms_shows_in_the_curve(case) -> None:
+    """Where prune alone would warn."""
+
+    class Harms:
+        data = case[2]
+
+        def compensate(self, pruned: nn.Module, reference: nn.Module, plan: sl.Plan) -> tuple[str, ...]:
+            pruned[5][2].bias.data[0] += 100
+            return ()
+
+        def __repr__(self) -> str:
+            return "Harms()"
+
+    found = sl.pruning_curves(case[0], scored(case), case[2], rates=(0, 0.5), compensate=Harms())
+    share = float((torch.cat([y for _, y in case[2]]) == 0).double().mean())
+    assert found.curves[0].accuracy.tolist() == pytest.approx([80, 100 * share])
+    assert found.compensations == ("Harms()",)
+
+
+def test_curves_of_a_scan_are_of_its_own_order(case) -> None:
+    scores = sl.scan(case[0], scored(case), case[2])
+    options: Any = {"rates": (0, 0.5), "strategy": sl.Tradeoff()}
+    assert sl.pruning_curves(case[0], scores, case[2], **options).curves[0].removed == (0, 8 / 17)
+    with pytest.raises(PlanError, match="Tradeoff needs the loss curve of 0"):
+        sl.pruning_curves(case[0], scores, case[2], orders=("most",), **options)
+
+
 def test_a_few_classes_alone(case) -> None:
     model, _, data = case
     x, y = (torch.cat(parts) for parts in zip(*data, strict=True))
@@ -217,7 +244,7 @@ def test_rates_out_of_range(case, rates: tuple[float, ...]) -> None:
 def test_what_it_refuses(case) -> None:
     model, graph, data = case
     scores = scored(case)
-    for orders in ((), ("first",)):
+    for orders in ((), ("first",), ("least", "least")):
         with pytest.raises(CriterionError, match='orders are "least", "most" or both'):
             sl.pruning_curves(model, scores, data, orders=orders)  # type: ignore[arg-type]
     for named in ({}, {"a": ()}):

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import robust
 import sides
 from shapleaf.errors import DataError, MissingExtraError
-from shapleaf.records import Robustness
+from shapleaf.records import PruningCurve, PruningCurves, Robustness
 from shapleaf.reporting import plots, series
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -106,6 +107,23 @@ def test_the_heat_map_shows_its_numbers(found: Robustness) -> None:
     axes = plots.features(found.features).axes[0]
     shown = [text.get_text() for text in axes.texts]
     assert shown == [f"{value:.2f}" for row in found.features.confidence.tolist() for value in row]
+
+
+def test_pruning_curves_have_a_line_each_and_dotted_controls() -> None:
+    shares: Any = {"rates": (0.0, 0.5), "removed": (0.0, 0.4), "params": (1.0, 0.5), "macs": (1.0, 0.5)}
+    right = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    kinds: list[tuple[str, Any]] = [("lrp", "least"), ("lrp", "most"), ("random", "least")]
+    curves = tuple(PruningCurve(criterion=c, order=order, right=right, **shares) for c, order in kinds)
+    (axes,) = plots.pruning(PruningCurves(curves=curves)).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines) == ["lrp", "lrp, most needed first", "random"]
+    assert [*lines["lrp"].get_xdata(), *lines["lrp"].get_ydata()] == [0, 40, 100, 50]
+    assert lines["lrp"].get_color() == lines["lrp, most needed first"].get_color()
+    assert lines["lrp"].get_linestyle() != lines["lrp, most needed first"].get_linestyle()
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("units removed (%)", "accuracy (%)")
+    assert len(axes.collections) == 3
+    with pytest.raises(DataError, match="there are no pruning curves to draw"):
+        plots.pruning(PruningCurves(curves=()))
 
 
 def test_equal_figures_are_equal_files_and_no_setting_is_changed(found: Robustness, tmp_path: Path) -> None:

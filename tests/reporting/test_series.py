@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 import robust
 from shapleaf.errors import DataError
@@ -13,6 +16,8 @@ from shapleaf.records import (
     Measured,
     Pooled,
     Potential,
+    PruningCurve,
+    PruningCurves,
     Robustness,
     Slope,
     Subject,
@@ -131,3 +136,40 @@ def test_noise_has_a_line_for_each_model_and_the_yardstick_with_each_method() ->
     assert series.noise(found, "distance")["WT"][0].dots[0].y == pytest.approx(
         float(found.distance[2, 0].mean())
     )
+
+
+def pruning_curves() -> PruningCurves:
+    """Two seeds of one criterion, one of its control, one of another."""
+    shares = {"rates": (0.0, 0.5), "removed": (0.0, 0.4), "params": (1.0, 0.5), "macs": (1.0, 0.5)}
+    kinds = [("lrp", "least", 0, 3), ("lrp", "least", 1, 1), ("lrp", "most", 0, 0), ("random", "least", 0, 1)]
+    return PruningCurves(
+        curves=tuple(
+            PruningCurve(
+                criterion=criterion,
+                order=order,
+                seed=seed,
+                right=torch.stack([torch.ones(4), torch.arange(4) < count]),
+                **shares,
+            )
+            for criterion, order, seed, count in kinds
+        )
+    )
+
+
+def test_pruning_curves_are_means_over_seeds() -> None:
+    """75 and 25 % right at the rate of a half, 50 on average, and their standard error is 25."""
+    lines = series.pruning(pruning_curves())
+    assert [(line.label, line.method, line.role) for line in lines] == [
+        ("lrp", 0, "pruned"), ("lrp, most needed first", 0, "control"), ("random", 1, "pruned")
+    ]  # fmt: skip
+    first, last = lines[0].dots
+    assert first == Dot(0, 100, 100, 100)
+    assert tuple(last) == pytest.approx((40, 50, 25, 75))
+    assert tuple(lines[2].dots[1]) == pytest.approx((40, 25, 25, 25))
+
+
+def test_compensations_have_lines_of_their_own() -> None:
+    plain = pruning_curves()
+    with_least_squares = tuple(replace(one, compensation="LeastSquares()") for one in plain.curves[3:])
+    lines = series.pruning(PruningCurves(curves=plain.curves[3:] + with_least_squares))
+    assert [line.label for line in lines] == ["random, none", "random, LeastSquares()"]

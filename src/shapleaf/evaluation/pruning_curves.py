@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -62,8 +63,9 @@ def pruning_curves(  # noqa: PLR0913 - what to prune by, on what, how
         rates: shares of the units, ascending, below 1.
         orders: ``"least"`` removes the units that are needed least first, ``"most"`` those needed most.
         strategy: in which order units go across groups; ``Global()`` by default.
-        compensate: what makes up for removed units, as in :func:`shapleaf.prune`.
-        restricted: only these classes count; labels must be among them.
+        compensate: what makes up for removed units, as in :func:`shapleaf.prune`, on data of its own; that
+            it makes things worse is no warning here, but what the curve shows.
+        restricted: only the scores of these classes count; labels must be among them.
 
     Raises:
         StaleGraphError: the scores belong to another model.
@@ -88,7 +90,7 @@ def pruning_curves(  # noqa: PLR0913 - what to prune by, on what, how
     """
     named = _checked(model, scores)
     wanted = _rates(rates)
-    if not orders or not set(orders) <= {"least", "most"}:
+    if not orders or not set(orders) <= {"least", "most"} or len(set(orders)) < len(orders):
         raise CriterionError(f'orders are "least", "most" or both, received {orders!r}.')
     test = _Test(model, data, strategy, compensate, restricted)
     jobs = [(name, order, seed) for name in named for order in orders for seed in range(len(named[name]))]
@@ -147,7 +149,8 @@ class _Test:
     ) -> dict[str, Any]:
         """What a curve consists of: the shares that went and are left, and what was right, at every rate."""
         if order == "most":
-            scores = replace(scores, values={name: -values for name, values in scores.values.items()})
+            turned = {name: -values for name, values in scores.values.items()}
+            scores = replace(scores, values=turned, curves={})  # which went in the other order
         most, units = removable(scores)
         if not units:
             raise CriterionError("none of the groups that were scored can lose units; score others.")
@@ -172,7 +175,10 @@ class _Test:
 
     def pruned(self, plan: Plan) -> Tensor:
         """Those of what a plan leaves, ``(examples,)``."""
-        return self.right(prune(self.model, plan, compensate=self.compensate).model)
+        with warnings.catch_warnings():  # what a compensation is worth is what the curve shows
+            warnings.filterwarnings("ignore", "compensation made the", UserWarning)
+            pruned = prune(self.model, plan, compensate=self.compensate).model
+        return self.right(pruned)
 
     def right(self, model: nn.Module) -> Tensor:
         """Whether the highest score is the label's, ``(examples,)``."""

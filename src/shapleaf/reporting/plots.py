@@ -20,6 +20,7 @@ from ..records.comparison import Comparison
 from ..records.excess import ExcessError
 from ..records.features import HeatMap
 from ..records.potential import Potential
+from ..records.pruning_curves import PruningCurves
 from ..records.robustness import Robustness
 from ..records.similarity import NoiseSimilarity
 from . import comparison as sides
@@ -197,6 +198,32 @@ def features(found: HeatMap) -> Figure:
     bar = figure.colorbar(image, ax=axes, shrink=0.8)
     bar.set_label("confidence in the true class (0 to 1)")
     axes.set_title(f"{found.kept:,} of {found.features:,} features left", loc="left", fontsize=9)
+    return figure
+
+
+@_styled
+def pruning(found: PruningCurves) -> Figure:
+    """Accuracy against the share of units removed, a line per criterion, with its standard error over seeds.
+
+    Lines of units that are needed most and went first, the control, are dotted.
+
+    Raises:
+        DataError: there are no curves.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if not found.curves:
+        raise DataError("there are no pruning curves to draw.")
+    figure, axes = _axes(series.UNITS, series.label_of("accuracy"), "mean and standard error over seeds")
+    for line in series.pruning(found):
+        if line.role == "control":
+            colour, x, y = _colour(line.method), [dot.x for dot in line.dots], [dot.y for dot in line.dots]
+            axes.plot(x, y, color=colour, linestyle=(0, (1, 2)), linewidth=1.0, label=line.label)
+            _band(axes, line, colour)
+        else:
+            _draw(axes, line, line.label, band=True)
+    axes.set_xlim(0, 100)
+    axes.set_ylim(bottom=0)
+    figure.legend(loc="outside right upper")
     return figure
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
 from ..records.excess import ExcessError
 from ..records.outcomes import Subject
 from ..records.potential import Potential
+from ..records.pruning_curves import PruningCurves
 from ..records.robustness import Robustness
 from ..records.similarity import NoiseSimilarity
 
@@ -20,6 +22,7 @@ MATCHING = "matching labels (% of examples)"
 DISTANCE = "softmax distance (0 to 1.41)"
 POTENTIAL = "prune potential (% of parameters)"
 EXCESS = "excess error (points)"
+UNITS = "units removed (%)"
 _NAMES = {"accuracy": "accuracy", "mean IoU": "mean IoU", "agreement": "agreement with unpruned"}
 
 
@@ -177,3 +180,27 @@ def noise(similarity: NoiseSimilarity, measure: Likeness) -> dict[str, tuple[Lin
         else:
             yardsticks.append(Line(one.name, 0, one.role, dots))
     return {method: (*lines, *yardsticks) for method, lines in found.items()}
+
+
+def pruning(found: PruningCurves) -> tuple[Line, ...]:
+    """Accuracy against the share of units removed: the mean over seeds, and as ends its standard error.
+
+    A line for each criterion and compensation; one of role ``control`` where those needed most went first.
+    """
+    kinds = list(dict.fromkeys((one.criterion, one.compensation) for one in found.curves))
+    lines = []
+    for place, (criterion, compensation) in enumerate(kinds):
+        label = criterion if len(found.compensations) < 2 else f"{criterion}, {compensation}"
+        orders = {c.order for c in found.curves if (c.criterion, c.compensation) == (criterion, compensation)}
+        for order in sorted(orders):
+            ones = found.select(criterion, order, compensation)
+            dots = []
+            for k in range(len(ones[0].rates)):
+                heights = [float(one.accuracy[k]) for one in ones]
+                mean, error = fmean(heights), stdev(heights) / len(ones) ** 0.5 if len(ones) > 1 else 0.0
+                share = 100 * fmean(one.removed[k] for one in ones)
+                dots.append(Dot(share, mean, mean - error, mean + error))
+            role: Role = "pruned" if order == "least" else "control"
+            text = label if order == "least" else f"{label}, most needed first"
+            lines.append(Line(text, place, role, tuple(dots)))
+    return tuple(lines)
