@@ -20,7 +20,7 @@ def model() -> nn.Module:
     net = nn.Sequential(nn.Linear(1, 4, bias=False), nn.Linear(4, 1, bias=False)).double()
     with torch.no_grad():
         net[0].weight.fill_(1.0)
-        net[1].weight.copy_(torch.tensor([WORTH]))
+        net[1].weight.copy_(torch.tensor([WORTH], dtype=torch.float64))
     return net
 
 

@@ -18,7 +18,7 @@ from shapleaf.comparison.attributions import (
     training_step,
 )
 from shapleaf.criteria import Needs, Probe
-from sides import Fixed, Seen, gain, ids
+from sides import WORTH, Fixed, Seen, gain, ids
 
 
 def test_scores_are_those_of_attribute_and_those_per_example_are_kept(case: Any, data: Any) -> None:
@@ -30,9 +30,7 @@ def test_scores_are_those_of_attribute_and_those_per_example_are_kept(case: Any,
         assert found[name].scores.settings == straight.settings
         assert found[name].scores.criterion == repr(criterion)
     x = torch.arange(1.0, 7.0).double()
-    assert torch.allclose(
-        found["taylor"].each["0"], x[:, None] * torch.tensor([[0.1, 0.4, 0.2, 0.3]]).double()
-    )
+    assert torch.allclose(found["taylor"].each["0"], x[:, None] * torch.tensor([WORTH], dtype=torch.float64))
     assert found["norm"].each == {}
 
 

@@ -38,7 +38,7 @@ def test_agreement_looks_at_those_that_were_removed_alone() -> None:
     found = agreement(scores, alone)
     assert found.within == pytest.approx((2 * 1 + 3 * -1) / 5)
     # scores 5 6 1 2 3 rank 4 5 1 2 3, rises 1 2 3 2 1 rank 1.5 3.5 5 3.5 1.5
-    assert found.overall == pytest.approx(-3.0 / (10 * 9) ** 0.5)
+    assert found.overall == pytest.approx(-5 / (10 * 9) ** 0.5)
 
 
 def rows(group: str, units: int, values: tuple[float | None, ...]) -> tuple[Correlation, ...]:

@@ -12,7 +12,8 @@ from shapleaf import Comparing, CriterionError
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"rates": (0, 1)}, r"rates=\[0, 1\]: shares of the units lie from 0 to below 1"),
+        ({"rates": (0, 1)}, r"rates=\[0, 1\]: expected ascending shares of the units, from 0 to below 1"),
+        ({"rates": (0.5, 0)}, r"rates=\[0.5, 0\]: expected ascending"),
         ({"overlaps": (0.5, 1)}, r"overlaps=\[0.5, 1\]: shares of the units lie between 0 and 1"),
         ({"orders": ("first",)}, r"orders=\['first'\]: expected 'least', 'most' or both"),
         ({"orders": ()}, r"orders=\[\]: expected"),

@@ -41,7 +41,9 @@ def test_by_hand(case: Any, data: Any) -> None:
     first = subsets(6, 3, draws=2)[0].tolist()
     each = torch.zeros(6, 4).double()
     each[:] = torch.tensor([4.0, 3.0, 2.0, 1.0])
-    each[first] = torch.tensor([1.0, 2.0, 3.0, 3.5])  # what the first three say is the opposite, and weaker
+    each[first] = torch.tensor(
+        [1.0, 2.0, 3.0, 3.5]
+    ).double()  # what the first three say is the opposite, and weaker
     found = attributed(one, {"taylor": sl.Taylor()}, data)
     whole = replace(found["taylor"].scores, values={"0": each.mean(0)})
     found = {"taylor": replace(found["taylor"], scores=whole, each={"0": each})}

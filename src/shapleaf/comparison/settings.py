@@ -60,8 +60,9 @@ class Comparing:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, before hours are spent."""
-        if not all(0 <= rate < 1 for rate in self.rates):
-            raise CriterionError(f"rates={list(self.rates)}: shares of the units lie from 0 to below 1.")
+        rates = list(self.rates)
+        if rates != sorted(set(rates)) or not all(0 <= rate < 1 for rate in rates):
+            raise CriterionError(f"rates={rates}: expected ascending shares of the units, from 0 to below 1.")
         if not all(0 < share < 1 for share in self.overlaps):
             raise CriterionError(f"overlaps={list(self.overlaps)}: shares of the units lie between 0 and 1.")
         unknown = [order for order in self.orders if order not in ("least", "most")]

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..records.comparison import Compared, Comparison, RankCorrelation
 from ..records.pruning_curves import Order, PruningCurve
+from . import series
 from .cells import METHODS, Cell, Table, clip, left_out, some
 from .charts import MINUS
 from .lines import Frame, Layer, Plot, mark
@@ -19,8 +20,6 @@ from .series import Dot
 
 TITLES = {"criteria": "Criteria", "removals": "Removal", "alike": "Agreement"}
 ROWS, COLUMNS, RATES = 40, 16, 10  # criteria in a table, and in a heat map; rates in a table
-REMOVED = "units removed (%)"
-ACCURACY = "accuracy (%)"
 ORDERS: dict[Order, str] = {"least": "Least needed first", "most": "Most needed first"}
 MEANINGS = {
     "A_PR": "A_PR: the mean accuracy over the rates at which units are removed, the least needed first, as a "
@@ -183,7 +182,7 @@ def _plot(title: str, curves: dict[str, PruningCurve]) -> Plot:
     layers = [Layer(f"line s{place}", frame.line(line)) for place, line in enumerate(lines) if len(line) > 1]
     layers += [frame.marks(line, place) for place, line in enumerate(lines)]
     told = "; ".join(f"{clip(name)}: mean {100 * curve.area:.1f}" for name, curve in curves.items())
-    return frame.plot(title, (REMOVED, ACCURACY), layers, told=clip(told, 400))
+    return frame.plot(title, (series.UNITS, series.label_of("accuracy")), layers, told=clip(told, 400))
 
 
 def _numbers(curves: dict[str, PruningCurve], most: int) -> Table:

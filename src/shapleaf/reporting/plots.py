@@ -242,7 +242,7 @@ def comparison(found: Comparison) -> Figure:
     figure = _figure((3.6 * len(orders) + side + 2.4, max(3.4, side)))
     *panels, heat = figure.subplots(1, len(orders) + 1, squeeze=False)[0]
     for axes, (title, curves) in zip(panels, orders.items(), strict=True):
-        axes.set(xlabel=sides.REMOVED, ylabel=sides.ACCURACY, xlim=(0, 100))
+        axes.set(xlabel=series.UNITS, ylabel=series.label_of("accuracy"), xlim=(0, 100))
         axes.set_title(title, loc="left", fontsize=9)
         for name, curve in curves.items():
             place = names.index(name)
