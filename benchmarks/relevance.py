@@ -5,8 +5,8 @@
 Networks of torchvision with random weights, one batch of random images, one thread. All take turns, several
 times over: a training step (forward, loss, gradients of all weights), ``attribute`` on the batch, which runs
 its check of the first batch too, the one forward and backward of every further batch, and zennit's forward
-and backward, in a model that it has made ready before. Every network is kept at once; a re-run does what is
-missing.
+and backward, in a model that it has made ready before. Every turn is kept at once; a re-run does what is
+missing, and more ``--repeats`` add turns.
 """
 
 from __future__ import annotations
@@ -61,16 +61,20 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     zoo, path = torchvision_models(), options.out / "relevance.json"
-    settings = {"batch": options.batch, "image_size": options.image_size, "repeats": options.repeats}
+    settings = {"batch": options.batch, "image_size": options.image_size}
     found = json.loads(path.read_text()) if path.exists() else {"settings": settings, "models": {}}
     if found["settings"] != settings:
         raise SystemExit(f"{path} was made with {found['settings']}; remove it, or choose another folder.")
     found["environment"] = environment() | {"zennit": metadata.version("zennit")}
     for name in options.models:
-        if name not in found["models"]:
+        row = found["models"].setdefault(name, {})
+        missing = options.repeats - len(row.get("turns", []))
+        if missing > 0:
             torch.manual_seed(0)
-            found["models"][name] = row = Study(getattr(zoo, name)(weights=None), options).row()
-            print(f"{name}: {row}", flush=True)
+            study = Study(getattr(zoo, name)(weights=None), options)
+        for _ in range(missing):
+            study.turn(row)
+            print(f"{name}: {row['turns'][-1]}", flush=True)
             save(options.out, "relevance", found, markdown(found))
 
 
@@ -78,7 +82,7 @@ class Study:
     """One network, its graph and a batch."""
 
     def __init__(self, model: nn.Module, options: argparse.Namespace) -> None:
-        self.model, self.repeats = model.eval(), options.repeats
+        self.model = model.eval()
         self.transformer = any(isinstance(module, nn.MultiheadAttention) for module in model.modules())
         if self.transformer:  # torchvision's starts with a last layer of zeros, for which nothing is relevant
             nn.init.normal_(model.heads.head.weight, std=0.02)
@@ -89,8 +93,10 @@ class Study:
         self.gates = Gates(self.graph.groups)
         self.rules = RULES | (TRANSFORMER if self.transformer else {})
 
-    def row(self) -> dict[str, Any]:
-        """Least seconds of CPU time of each way, and how ranks agree with zennit's."""
+        self.ways = self.made()
+
+    def made(self) -> Ways:
+        """All that is timed, by name."""
         ways: Ways = {"training step": self.train, "Taylor | attribute": partial(self.attribute, sl.Taylor())}
         for name, rule in self.rules.items():
             lrp = sl.LRP(rule)
@@ -100,14 +106,25 @@ class Study:
             }
             if not self.transformer:  # zennit knows no attention and no LayerNorm
                 ways[f"{name} | zennit"] = Zennit(self.model, name, self.x, self.y)
-        seconds, last = timed(ways, self.repeats)
-        agree = {
+        return ways
+
+    def turn(self, row: dict[str, Any]) -> None:
+        """Add the seconds of CPU time of each way; and how ranks agree with zennit's."""
+        seconds: dict[str, float] = {}
+        last: dict[str, Any] = {}
+        for name, way in self.ways.items():
+            start = time.process_time()
+            last[name] = way()
+            seconds[name] = round(time.process_time() - start, 4)
+            if name.endswith("pass"):
+                del last[name]  # which holds all activations
+        row |= {"units": sum(group.size for group in self.graph.groups), "groups": len(self.graph.groups)}
+        row["ranks agree"] = {
             name: self.agreement(last[f"{name} | attribute"], last[f"{name} | zennit"])
             for name in self.rules
             if f"{name} | zennit" in last
         }
-        units = sum(group.size for group in self.graph.groups)
-        return {"units": units, "groups": len(self.graph.groups), "seconds": seconds, "ranks agree": agree}
+        row.setdefault("turns", []).append(seconds)
 
     def train(self) -> None:
         """A plain training step, without its optimizer."""
@@ -178,29 +195,24 @@ class Zennit:
         return {name: part.sum((2, 3)).abs().mean(0) for name, part in zip(self.kept, passed, strict=True)}
 
 
-def timed(ways: Ways, repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """The least seconds of CPU time of each, and what it returned last; they take turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    last: dict[str, Any] = {}
-    for turn in range(repeats):
-        for name, way in ways.items():
-            start = time.process_time()
-            last[name] = way()
-            seconds[name].append(time.process_time() - start)
-            print(f"turn {turn}, {name}: {seconds[name][-1]:.3f} s", flush=True)
-            if name.endswith("pass"):
-                del last[name]  # which holds all activations
-    return {name: round(min(times), 4) for name, times in seconds.items()}, last
+def least(row: dict[str, Any]) -> dict[str, float]:
+    """The least seconds of each way over the turns.
+
+    >>> least({"turns": [{"a": 2.0, "b": 1.0}, {"a": 1.5, "b": 3.0}]})
+    {'a': 1.5, 'b': 1.0}
+    """
+    return {name: min(turn[name] for turn in row["turns"]) for name in row["turns"][0]}
 
 
 def markdown(found: dict[str, Any]) -> str:
     settings, size = found["settings"], found["settings"]["image_size"]
+    turns = min(len(row["turns"]) for row in found["models"].values())
     lines = [
         "# Time to score all units by relevance",
         "",
         "`python benchmarks/relevance.py`",
         "",
-        f"CPU seconds, least of {settings['repeats']} turns, {settings['batch']} images of "
+        f"CPU seconds, least of {turns} turns or more, {settings['batch']} images of "
         f"3 x {size} x {size}, random weights. `attribute` on one batch; its forward and backward alone, "
         "which is what further batches cost; and zennit's, its composite being registered before. In "
         "brackets: in training steps (forward, loss, gradients of all weights), of which epsilon may take "
@@ -210,7 +222,7 @@ def markdown(found: dict[str, Any]) -> str:
         + ".",
     ]
     for name, row in found["models"].items():
-        seconds = row["seconds"]
+        seconds = least(row)
         step = seconds["training step"]
         rows = [["Taylor", _told(seconds["Taylor | attribute"], step), "-", "-", "-", "-"]]
         for rule in (key.removesuffix(" | pass") for key in seconds if key.endswith("pass")):

@@ -405,12 +405,13 @@ def test_relevance_at_toy_size(
     few = ["--image-size", "32", "--batch", "2", "--repeats", "1", "--out", str(tmp_path)]
     for _ in range(2):
         benchmark.main(["--models", "resnet18", *few])
-    assert capsys.readouterr().out.count("training step: ") == 1  # the second run takes it from disk
+    assert capsys.readouterr().out.count("resnet18: ") == 1  # the second run takes it from disk
     found = json.loads((tmp_path / "relevance.json").read_text())["models"]["resnet18"]
-    assert len(found["seconds"]) == 2 + 4 * 3
+    assert [len(turn) for turn in found["turns"]] == [2 + 4 * 3]
     assert min(found["ranks agree"].values()) > 0.95
     with pytest.raises(SystemExit, match="remove it"):
         benchmark.main([*few, "--batch", "3"])
+    assert doctest.testmod(benchmark).failed == 0
 
     sizes = {
         "image_size": 8,
@@ -420,9 +421,9 @@ def test_relevance_at_toy_size(
         "hidden_dim": 8,
         "mlp_dim": 12,
     }
-    options = argparse.Namespace(image_size=8, batch=2, repeats=1)
-    row = benchmark.Study(models.VisionTransformer(**sizes), options).row()
-    assert len(row["seconds"]) == 2 + 6 * 2
+    options, row = argparse.Namespace(image_size=8, batch=2), {}
+    benchmark.Study(models.VisionTransformer(**sizes), options).turn(row)
+    assert [len(turn) for turn in row["turns"]] == [2 + 6 * 2]
     assert not row["ranks agree"]
 
 
@@ -433,7 +434,7 @@ def test_committed_relevance_is_within_its_limits(script: Callable[[str], Module
     assert (results / "relevance.md").read_text() == benchmark.markdown(found) + "\n"
     assert {*found["models"]} == {*benchmark.MODELS}
     for row in found["models"].values():
-        seconds = row["seconds"]
+        seconds = benchmark.least(row)
         for way, spent in seconds.items():
             rule, _, part = way.partition(" | ")
             if part == "attribute":
