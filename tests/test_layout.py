@@ -76,7 +76,7 @@ Pillow."""
 UNMIRRORED = {"errors"}
 """Modules without behaviour of their own."""
 
-CROSSING = {"docs", "init", "layout", "lost", "oracles", "benchmarks", "papers", "examples"}
+CROSSING = {"docs", "init", "layout", "lost", "oracles", "benchmarks", "papers", "explaining", "examples"}
 """Tests of no single module."""
 
 
