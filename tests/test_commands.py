@@ -196,6 +196,27 @@ def test_assess_of_networks_that_cannot_be_measured(home: Path, tmp_path: Path) 
         run(*words(home, tmp_path / "out", "--separate", tmp_path / "few.safetensors", "-q"))
 
 
+@pytest.mark.filterwarnings("ignore:compensation made the loss")
+def test_compare_writes_record_report_page_and_figure(home: Path, tmp_path: Path) -> None:
+    criteria = ("--criterion", "weight-norm", "--criterion", "mine=taylor")
+    data = ("--data", "digits", "--weights", home / "0.safetensors", "--calibration", 30, "--test", 40)
+    few = ("--rates", 3, "--groups", "3", "--samples", 10, "--refit", "--plots")
+    said = json.loads(run("compare", MODEL, *data, *criteria, *few, "-o", tmp_path, "--json"))
+    assert (said["kind"], said["file"]) == ("Comparison", str(tmp_path / "report.html"))
+    assert [row["criterion"] for row in said["rows"]] == ["weight-norm", "mine"]
+    assert said["rows"][0]["stability at 10"] is None
+    found = sl.Comparison.load(tmp_path / "comparison.safetensors")
+    assert found.curves is not None
+    assert found.curves.curves[0].rates == (0.0, 1 / 3, 2 / 3)
+    assert found.compensations == ("LeastSquares()",)
+    assert list(found.scores["mine"]) == ["3"]
+    assert sl.Report.load(tmp_path / "report.safetensors").comparison == found
+    assert "Which criteria agree" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "comparison.svg").exists()
+    bare = ("--rates", 0, "--samples", 0, "--groups", "3")
+    assert "A_PR" not in run("compare", MODEL, *data, *criteria, *bare, "-o", tmp_path / "bare")
+
+
 def test_sweep_runs_a_study_and_runs_nothing_the_second_time(home: Path, tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(
         f"""

@@ -50,6 +50,7 @@ ROWS = """
     schedules
     training
     evaluation
+    comparison
     retraining
     integrations
     reporting

@@ -111,6 +111,14 @@ def test_the_gradient_family_by_name(name: str, criterion: sl.Criterion) -> None
     assert _options.criterion(name) == criterion
 
 
+def test_several_criteria_by_name() -> None:
+    found = _options.criteria(["taylor", "steps=integrated-gradients"])
+    assert found == {"taylor": sl.Taylor(), "steps": sl.IntegratedGradients()}
+    assert list(_options.criteria(None))[:2] == ["random", "weight-norm"]
+    with pytest.raises(sl.CriterionError, match="--criterion a=apoz: there is one named a already"):
+        _options.criteria(["a=taylor", "a=apoz"])
+
+
 def test_memory_bounds_whatever_takes_units_away() -> None:
     bounded = _options.sampling(sl.IntegratedGradients(), None, None, None, None, "1MiB")
     assert bounded == sl.IntegratedGradients(memory=2**20)

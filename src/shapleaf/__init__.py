@@ -24,7 +24,7 @@ _PUBLIC = {
     "MissingExtraError",
     "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes NoiseSimilarity "
     "HeatMap Ordering Potential ExcessError Verdict Robustness Masks Cycle Sweep "
-    "PruningCurves",
+    "PruningCurves Comparison",
     "data": "batches take per_class",
     "shifts": "Distribution Corruption CorruptionMix GaussianNoise UniformNoise FGSM PGD shifted "
     "distributions",
@@ -51,6 +51,7 @@ _PUBLIC = {
     "training": "Pruner Planner",
     "evaluation": "evaluate faithfulness Candidate assess prune_potential excess_error verdict "
     "robustness noise_similarity backselect heat_map pruning_curves",
+    "comparison": "compare Comparing",
     "retraining": "Recipe Retraining WeightPruning FilterPruning CropFlip train cycle spacing preset",
     "profiling": "profile relative_time",
     "exporting": "export",

@@ -1,4 +1,4 @@
-"""The commands that measure many models: assess and sweep."""
+"""The commands that measure many models or criteria: assess, compare and sweep."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 
 from . import _options, _progress
 from ._options import (
+    Batch,
     Calibration,
     Classes,
     Corruptions,
+    CriteriaNames,
     Data,
     Delta,
     Draws,
     Features,
+    GroupPatterns,
     Json,
     Model,
     Noise,
@@ -26,6 +29,9 @@ from ._options import (
     Plots,
     Pruned,
     Quiet,
+    Rates,
+    Refit,
+    Samples,
     Seed,
     Separate,
     Severities,
@@ -44,7 +50,7 @@ if TYPE_CHECKING:
 
     from .evaluation import Candidate
     from .integrations.datasets import Images
-    from .records import Sweep
+    from .records import Report, Robustness, Sweep
     from .shifts import Distribution
 
 
@@ -94,12 +100,69 @@ def assess(
     similarity = noise_similarity(found, rest.batches(), draws=draws, seed=seed) if draws else None
     seen = heat_map(found, rest.sample(min(features, len(rest)), seed).batches()) if features else None
     record = robustness(outcomes, similarity=similarity, features=seen, delta=delta, seed=seed)
-    write_report(record, f"{model}: what pruning loses", out)
+    write_report(_lost(record, model), out)
     if plots:
         from .reporting.plots import write
 
         write(record, out / "plots")
     show(record.verdict, out / "report.html", as_json=as_json, quiet=quiet)
+
+
+def compare(
+    model: Model,
+    data: Data,
+    criterion: CriteriaNames = None,
+    weights: Weights = None,
+    num_classes: Classes = None,
+    split: Split = "test",
+    image_size: Size = None,
+    normalise: Normalise = None,
+    batch_size: Batch = 100,
+    calibration: Calibration = 100,
+    test: Test = None,
+    groups: GroupPatterns = None,
+    rates: Rates = 20,
+    samples: Samples = None,
+    refit: Refit = False,
+    plots: Plots = False,
+    seed: Seed = 0,
+    out: Out = Path("shapleaf-compare"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure criteria side by side: whom they agree with, what they are good for, and what they cost.
+
+    Scores some examples of the split and measures on the others.
+    """
+    import shapleaf as sl
+
+    _progress.quiet(quiet)
+    criteria = _options.criteria(criterion)
+    network = _options.network(model, weights, num_classes)
+    images = _options.images(data, split, image_size, normalise)
+    sample, rest = _options.divide(images, calibration, seed, test)
+    sampled = list(sample.batches(batch_size))
+    counts = (10, 30) if samples is None else samples
+    settings = sl.Comparing(
+        groups=groups,
+        rates=[k / rates for k in range(rates)],
+        samples=[count for count in counts if count],
+        compensate=sl.LeastSquares(sampled) if refit else None,
+    )
+    graph = sl.trace(network, sl.take(sampled, 1)[0].inputs)
+    found = sl.compare(
+        network, graph, criteria, sampled, rest.batches(batch_size), settings=settings, seed=seed
+    )
+    found.save(out / "comparison.safetensors")
+    report = sl.Report(
+        title=f"{model}: {len(criteria)} criteria", rows=(), comparison=found, settings=found.settings
+    )
+    write_report(report, out)
+    if plots:
+        from .reporting.plots import comparison, save
+
+        save(comparison(found), out / "comparison.svg")
+    show(found, out / "report.html", as_json=as_json, quiet=quiet)
 
 
 def _begin(out: Path, model: str, images: Images, files: Sequence[Path], seed: int) -> None:
@@ -214,5 +277,11 @@ def _reported(found: Sweep, out: Path) -> Path:
     others = nets.get("pruned", set()) | nets.get("control", set())
     if not nets.get("pruned") or not others <= nets.get("reference", set()):
         return out / "sweep.csv"
-    write_report(sl.robustness(found.outcomes), f"{found.study}: what pruning loses", out)
+    write_report(_lost(sl.robustness(found.outcomes), found.study), out)
     return out / "report.html"
+
+
+def _lost(found: Robustness, what: str) -> Report:
+    from .records import Report
+
+    return Report(title=f"{what}: what pruning loses", rows=(), robustness=found, settings=found.settings)

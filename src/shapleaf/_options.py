@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that help and completion are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,6 +95,19 @@ Features = Annotated[int, _option("Images to find out what the models look at; 0
 Delta = Annotated[float, _option("How much the error may rise: 0.005 is half a point.")]
 Plots = Annotated[bool, _option("Also write the figures as SVG.", "--plots")]
 StudyFile = Annotated[Path, typer.Argument(help="A TOML or JSON file that describes the study.")]
+CriteriaNames = Annotated[
+    list[str] | None,
+    _option("A criterion, or NAME=CRITERION; repeatable. By default seven of all kinds.", "--criterion"),
+]
+GroupPatterns = Annotated[list[str] | None, _option("Shell pattern of groups; repeatable.", "--groups")]
+Samples = Annotated[
+    list[int] | None,
+    _option(
+        "Examples whose scores are compared with all's; repeatable; 0 leaves it out. 10 and 30 by default."
+    ),
+]
+Rates = Annotated[int, _option("How many rates up to 95 % the curves have; 0 leaves them out.")]
+Refit = Annotated[bool, _option("Measure the curves also with surviving weights refitted.", "--refit")]
 Workers = Annotated[int, _option("Processes on this machine.")]
 Patience = Annotated[float, _option("Seconds until a silent worker elsewhere is taken for dead.")]
 
@@ -185,6 +199,22 @@ def criterion(name: str) -> Criterion:
     if not isinstance(made, Criterion):
         raise CriterionError(f"{name} is no criterion: it lacks the attribute needs or the method score.")
     return made
+
+
+_COMPARED = "random weight-norm apoz sensitivity taylor optimal-brain-surgeon shapley"
+
+
+def criteria(words: Sequence[str] | None) -> dict[str, Criterion]:
+    """Several criteria by name: each as :func:`criterion` knows it, or as ``NAME=CRITERION``."""
+    found: dict[str, Criterion] = {}
+    for word in words or _COMPARED.split():
+        name, _, spec = word.rpartition("=")
+        if (name or spec) in found:
+            raise CriterionError(
+                f"--criterion {word}: there is one named {name or spec} already; use NAME={spec}."
+            )
+        found[name or spec] = criterion(spec)
+    return found
 
 
 def sampling(

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from torch import nn
 
-    from .records import Robustness
+    from .records import Report
     from .records._base import Record
     from .slimming import Slimmed
 
@@ -36,12 +36,10 @@ def write_folder(slimmed: Slimmed, out: Path, *, as_json: bool, quiet: bool) -> 
     show(slimmed.report, out / "report.html", as_json=as_json, quiet=quiet)
 
 
-def write_report(found: Robustness, title: str, out: Path) -> None:
-    """The report of what pruning lost, and its page, in a folder."""
-    from .records import Report
+def write_report(report: Report, out: Path) -> None:
+    """A report and its page, in a folder."""
     from .reporting import write
 
-    report = Report(title=title, rows=(), robustness=found, settings=found.settings)
     report.save(out / "report.safetensors")
     write(report, out / "report.html")
 

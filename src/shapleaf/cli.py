@@ -329,6 +329,7 @@ def report(
 
 
 app.command()(_commands.assess)
+app.command()(_commands.compare)
 app.command()(_commands.sweep)
 
 

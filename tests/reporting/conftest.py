@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import robust
+import sides
 from shapleaf.records import (
     Blocked,
     Cost,
@@ -159,6 +160,20 @@ def lost() -> Report:
     """What six methods lost on 19 corruptions, and nothing else."""
     found = robust.robustness()
     return Report(title="ResNet-20 on CIFAR-10", rows=(), robustness=found, settings=found.settings)
+
+
+@pytest.fixture(scope="session")
+def beside() -> Report:
+    """Ten criteria side by side, with a compensation, and nothing else."""
+    found = sides.comparison(10, refit=True)
+    return Report(title="Ten criteria", rows=(), comparison=found, settings=found.settings)
+
+
+@pytest.fixture(scope="session")
+def beside_hostile(lost_hostile: Report) -> Report:
+    """All that is hostile, and sixty criteria of the same kind."""
+    evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}" + "x" * 60
+    return replace(lost_hostile, comparison=sides.comparison(60, prefix=evil, refit=True))
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from shapleaf.reporting import render, write
 from shapleaf.reporting.html import change, figure, percent
 
 SPACE = "\N{NO-BREAK SPACE}"
+PAGES = ["vgg", "minimal", "resnet", "hostile", "lost", "beside", "lost_hostile", "beside_hostile"]
 VOID = {"meta", "link", "img", "br", "input"}
 
 
@@ -247,7 +248,7 @@ def test_a_group_that_is_not_exact_is_listed_with_its_reason() -> None:
 # ── that it says it safely ───────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", ["vgg", "minimal", "resnet", "hostile", "lost", "lost_hostile"])
+@pytest.mark.parametrize("name", PAGES)
 def test_one_file_below_300_kb_that_loads_nothing(name: str, request: pytest.FixtureRequest) -> None:
     text = render(request.getfixturevalue(name))
     page = Page(text)
@@ -388,7 +389,7 @@ def browser() -> Iterator[Any]:
 @pytest.mark.parametrize(
     ("width", "scheme"), [(360, "light"), (390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")]
 )
-@pytest.mark.parametrize("name", ["vgg", "minimal", "resnet", "hostile", "lost", "lost_hostile"])
+@pytest.mark.parametrize("name", PAGES)
 def test_the_page_in_a_browser(
     name: str, width: int, scheme: Any, browser: Any, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import robust
+import sides
 from shapleaf.errors import DataError, MissingExtraError
 from shapleaf.records import PruningCurve, PruningCurves, Robustness
 from shapleaf.reporting import plots, series
@@ -48,6 +49,24 @@ def test_every_axis_of_every_figure_says_what_it_is_and_its_unit(found: Robustne
                 labels = labels[1:]
             for label in labels:
                 assert re.search(r"\(.+\)$", label), f"{name}: {label!r} names no unit"
+
+
+def test_criteria_side_by_side(tmp_path: Path) -> None:
+    compared = sides.comparison(10)
+    figure = plots.comparison(compared)
+    least, most, heat, bar = figure.axes
+    for axes in (least, most, heat):
+        assert all(re.search(r"\(.+\)$", text) for text in (axes.get_xlabel(), axes.get_ylabel()))
+    assert bar.get_ylabel() == "rank correlation (-1 to 1)"
+    curve = compared.curve("criterion 3", "most")
+    assert curve is not None
+    assert list(most.lines[3].get_ydata()) == curve.accuracy.tolist()
+    looks = {(line.get_color(), line.get_marker(), line.get_fillstyle()) for line in least.lines}
+    assert len(looks) == 10
+    assert heat.images[0].get_array().tolist() == compared.within.tolist()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(compared.names)
+    plots.save(figure, tmp_path / "comparison.svg")
+    assert len(plots.comparison(replace(compared, curves=None)).axes) == 2
 
 
 def test_the_lines_are_those_of_the_record(found: Robustness) -> None:

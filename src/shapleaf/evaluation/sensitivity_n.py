@@ -184,7 +184,7 @@ def _row(group: Group, criterion: str, values: Tensor, removal: _Removal) -> Cor
     mean, rise = values if values.ndim == 1 else values.mean(0), rises.mean(1)
     predicted = sets @ mean
     pooled = _pearson(predicted[:, None], rise[:, None], rounding.mean())
-    ranked = _pearson(_places(predicted)[:, None], _places(rise)[:, None], torch.zeros(()))
+    ranked = _pearson(places(predicted)[:, None], places(rise)[:, None], torch.zeros(()))
     each = _pearson(sets @ values.T, rises, rounding) if values.ndim == 2 else predicted[:0]
     return Correlation(
         group=group.name,
@@ -209,8 +209,12 @@ def _pearson(predicted: Tensor, rises: Tensor, rounding: Tensor) -> Tensor:
     return (x * y).sum(0) / (x.square().sum(0) * y.square().sum(0)).sqrt()
 
 
-def _places(values: Tensor) -> Tensor:
-    """Rank of each value, ties at their mean rank."""
+def places(values: Tensor) -> Tensor:
+    """Rank of each value, ties at their mean rank.
+
+    >>> places(torch.tensor([3.0, 1.0, 3.0])).tolist()
+    [2.5, 1.0, 2.5]
+    """
     _, which, counts = values.unique(return_inverse=True, return_counts=True)
-    places: Tensor = counts.cumsum(0).double() - (counts - 1) / 2
-    return places[which]
+    ranks: Tensor = counts.cumsum(0).double() - (counts - 1) / 2
+    return ranks[which]

@@ -1,5 +1,6 @@
 """The frozen records that travel from stage to stage."""
 
+from .comparison import Compared, Comparison, RankCorrelation, Stability
 from .cycle import Cycle, Point
 from .excess import Excess, ExcessError, Slope
 from .faithfulness import Correlation, Faithfulness
@@ -25,6 +26,8 @@ __all__ = [
     "Axis",
     "Blocked",
     "ClassCounts",
+    "Compared",
+    "Comparison",
     "Correlation",
     "Cost",
     "Cycle",
@@ -56,6 +59,7 @@ __all__ = [
     "Potential",
     "PruningCurve",
     "PruningCurves",
+    "RankCorrelation",
     "Receipt",
     "Report",
     "Robustness",
@@ -64,6 +68,7 @@ __all__ = [
     "Size",
     "Slice",
     "Slope",
+    "Stability",
     "Subject",
     "Sweep",
     "TensorInfo",

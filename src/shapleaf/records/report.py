@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ._base import Part, Record
+from .comparison import Comparison
 from .receipt import Receipt
 from .robustness import Robustness
 from .scores import Scores
@@ -44,6 +45,7 @@ class Report(Record):
         receipt: what was cut, if the model was pruned by shapleaf.
         scores: what the cut was decided on.
         robustness: what :func:`shapleaf.robustness` measured on other distributions.
+        comparison: what :func:`shapleaf.compare` measured of criteria.
         settings: data, sample counts, device, threads, versions.
 
     >>> row = Measurement(metric="latency", value=1.5, reference=3.0, unit="ms", better="lower")
@@ -59,6 +61,7 @@ class Report(Record):
     receipt: Receipt | None = None
     scores: Scores | None = None
     robustness: Robustness | None = None
+    comparison: Comparison | None = None
     settings: dict[str, str] = field(default_factory=dict)
 
     def __getitem__(self, metric: str) -> Measurement:

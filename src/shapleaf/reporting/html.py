@@ -22,7 +22,7 @@ from ..records.plan import Plan
 from ..records.receipt import Receipt
 from ..records.report import Measurement, Report
 from ..records.scores import Scores
-from . import charts, robustness
+from . import charts, comparison, robustness
 from .charts import MINUS
 
 _GROUPS, _REASONS, _PLACES, _LINES = 120, 24, 6, 60  # most bars, reasons, places per reason, other lines
@@ -37,6 +37,7 @@ _NAMES = {
     "latency (wall)": ("Latency, wall clock", ""),
     "latency (CPU)": ("Latency, CPU time", ""),
 }
+_MORE = comparison.TITLES | robustness.TITLES
 _TITLES = ("", "Units kept", "Scores", "Limits", "Surgery", "How it was made")
 _SPACE = "\N{NO-BREAK SPACE}"
 
@@ -51,7 +52,7 @@ def render(report: Report) -> str:
     >>> page[:15], "<h1>A &lt; B</h1>" in page, "://" in page
     ('<!doctype html>', True, False)
     """
-    for room in (1, 2, 4):
+    for room in (1, 2, 4, 8):
         page = _rendered(report, room)
         if len(page.encode()) < _BYTES:
             break
@@ -74,13 +75,15 @@ def _rendered(report: Report, room: int) -> str:
     }
     titles = ("Before and after" if compared else "The numbers", *_TITLES[1:])
     sections = [(name, title) for name, title in zip(parts, titles, strict=True) if parts[name]]
-    lost = robustness.parts(report.robustness, room) if report.robustness is not None else {}
-    head = [lost["verdict"]["headline"]] if "verdict" in lost else []
+    lost = robustness.parts(report.robustness, room) if report.robustness else {}
+    beside = comparison.parts(report.comparison, room) if report.comparison else {}
+    head = [part["headline"] for part in (lost.get("verdict"), beside.get("criteria")) if part]
     return _template().render(
         title=_clip(report.title),
-        lead=_lead(report) if report.rows or not head else head.pop(),
+        lead=_lead(report) if report.rows or not head else head.pop(0),
         support=[*_support(report, plan), *head],
-        sections=[*((name, robustness.TITLES[name]) for name in lost), *sections],
+        sections=[*((name, _MORE[name]) for name in (*beside, *lost)), *sections],
+        beside=beside,
         lost=lost,
         canvas=charts,
         compared=compared,

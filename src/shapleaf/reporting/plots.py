@@ -1,4 +1,4 @@
-"""The figures of robustness and of pruning curves, by matplotlib: ``pip install 'shapleaf[plots]'``.
+"""The figures of records by matplotlib, for papers and slides: ``pip install 'shapleaf[plots]'``.
 
 Each function takes a record and returns a figure; :func:`save` writes it, :func:`write` all of a record.
 Methods differ by colour (Okabe and Ito's, which the colour-blind can tell apart), marker and dashes.
@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from .. import _store
 from ..errors import DataError
 from ..integrations import require
+from ..records.comparison import Comparison
 from ..records.excess import ExcessError
 from ..records.features import HeatMap
 from ..records.potential import Potential
 from ..records.pruning_curves import PruningCurves
 from ..records.robustness import Robustness
 from ..records.similarity import NoiseSimilarity
+from . import comparison as sides
 from . import series
 from .cells import some
 from .series import Line
@@ -224,6 +226,39 @@ def pruning(found: PruningCurves) -> Figure:
     axes.set_xlim(0, 100)
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside right upper")
+    return figure
+
+
+@_styled
+def comparison(found: Comparison) -> Figure:
+    """Criteria side by side: the accuracy as units go, in either order, and rank correlations within groups.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    orders = {title: found.ordered(order) for order, title in sides.ORDERS.items()}
+    orders = {title: curves for title, curves in orders.items() if curves}
+    names, side = found.names, 2.0 + 0.32 * len(found.names)
+    figure = _figure((3.6 * len(orders) + side + 2.4, max(3.4, side)))
+    *panels, heat = figure.subplots(1, len(orders) + 1, squeeze=False)[0]
+    for axes, (title, curves) in zip(panels, orders.items(), strict=True):
+        axes.set(xlabel=series.UNITS, ylabel=series.label_of("accuracy"), xlim=(0, 100))
+        axes.set_title(title, loc="left", fontsize=9)
+        for name, curve in curves.items():
+            place = names.index(name)
+            look: dict[str, Any] = {"color": _colour(place), "linestyle": _dashes(place), "markersize": 3.0}
+            x, y = zip(*((dot.x, dot.y) for dot in sides.dots(curve)), strict=True)
+            look["fillstyle"] = ("full", "none")[place // len(_MARKERS) % 2]  # colours and marks repeat
+            axes.plot(x, y, marker=_MARKERS[place % len(_MARKERS)], label=name, linewidth=1.2, **look)
+    heat.grid(visible=False)
+    heat.set(xlabel="criterion (name)", ylabel="criterion (name)")
+    heat.set_title("Agreement within groups", loc="left", fontsize=9)
+    image = heat.imshow(found.within.tolist(), vmin=-1, vmax=1, cmap="PuOr")
+    heat.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    heat.set_yticks(range(len(names)), names)
+    figure.colorbar(image, ax=heat, shrink=0.8).set_label("rank correlation (-1 to 1)")
+    if panels:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
     return figure
 
 
