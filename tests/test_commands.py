@@ -268,3 +268,18 @@ def test_a_sweep_with_failures_shows_the_rest_and_ends_with_an_error(tmp_path: P
 def test_a_study_that_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         run("sweep", tmp_path / "none.toml")
+
+
+def test_tune_writes_a_preset_that_attribute_takes(home: Path, tmp_path: Path) -> None:
+    data = ("--data", "digits", "--weights", home / "0.safetensors")
+    parts = ("--per-class", 2, "--selection", 40, "--test", 60, "--trials", 2, "--bands", "0.5")
+    words = ("tune", MODEL, *data, *parts, "--folder", tmp_path / "kept", "-o", tmp_path / "preset.json")
+    said = json.loads(run(*words, "--json"))
+    assert said["kind"] == "Tuned"
+    assert [row["A_PR"] for row in said["rows"]] == ["tuned", "epsilon"]
+    assert said["file"] == str(tmp_path / "preset.json")
+    assert (tmp_path / "preset.json").read_text() == (tmp_path / "kept" / "preset.json").read_text()
+    criterion = ("--criterion", f"lrp:{tmp_path / 'preset.json'}", "--calibration", 20)
+    run("attribute", MODEL, home / "graph", *data, *criterion, "--no-curves", "-o", tmp_path / "scores", "-q")
+    preset = sl.LRP.preset(tmp_path / "preset.json")
+    assert sl.Scores.load(tmp_path / "scores").criterion == repr(preset)

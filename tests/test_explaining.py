@@ -33,6 +33,7 @@ def script(name: str) -> Any:
 transformer, subjects, attributions, measuring, areas, questions = map(
     script, ("transformer", "subjects", "attributions", "measuring", "areas", "questions")
 )
+tuning = script("tuning")
 
 
 @pytest.fixture
@@ -283,3 +284,25 @@ def test_a_user_s_imagenet_restricted_to_some_classes(areas: ModuleType, tmp_pat
     assert all(cell["examples"] == 9 for cell in found["cells"].values())
     assert (tmp_path / "areas-resnet18-3-classes.svg").exists()
     assert "--classes 3" in (tmp_path / "AREAS-resnet18-3-classes.md").read_text()
+
+
+@pytest.mark.data
+def test_rules_are_tuned_and_tested(
+    tuning: ModuleType, toy: Path, tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = ("--rates", 3, "--reference", 1, "--selection", 20, "--test", 30)
+    places = ("--data", shared, "--cache", toy, "--out", tmp_path / "out")
+    words = [str(word) for word in (*sizes, *places, "--networks", "vit-neurons", "--trials")]
+    tuning.main([*words, "2"])
+    found = json.loads((tmp_path / "out" / "tuning.json").read_text())["cells"]["vit-neurons"]
+    assert found["trials"] == len(found["tried"]) == 2
+    assert {*found["areas"]["tuned"]} == {"reference", "selection", "test"}
+    assert found["choices"]["attention"] == "attnlrp"
+    preset = sl.LRP.preset(tmp_path / "out" / "presets" / "vit-neurons.json")
+    assert preset.absolute == "token"
+    text = (tmp_path / "out" / "TUNING.md").read_text()
+    assert "| vit-neurons | 2 |" in text
+    assert text.splitlines()[2].endswith("tuning.py --rates 3 --reference 1 --selection 20 --test 30`")
+    monkeypatch.setattr(tuning, "load", None)  # nothing is left to do
+    tuning.main([*words, "2"])
+    assert (tmp_path / "out" / "TUNING.md").read_text() == text

@@ -20,7 +20,7 @@ SOURCE = TESTS.parent / "src" / "shapleaf"
 ROWS = """
     errors
     layers
-    _table _store _context _rng _calls _progress _ranks _ridge _grids _draws _intervals
+    _table _store _objects _context _rng _calls _progress _ranks _ridge _grids _draws _intervals
     records
     data
     shifts
@@ -58,6 +58,7 @@ ROWS = """
     exporting
     slimming
     sweeps
+    tuning
     testing
     demo
     _options _outputs

@@ -9,6 +9,7 @@ import pytest
 
 import shapleaf as sl
 from shapleaf import _options
+from shapleaf.integrations.datasets import load_data
 
 
 @pytest.mark.parametrize(
@@ -122,3 +123,31 @@ def test_several_criteria_by_name() -> None:
 def test_memory_bounds_whatever_takes_units_away() -> None:
     bounded = _options.sampling(sl.IntegratedGradients(), None, None, None, None, "1MiB")
     assert bounded == sl.IntegratedGradients(memory=2**20)
+
+
+def test_relevance_by_preset_and_file(tmp_path: Path) -> None:
+    assert _options.criterion("lrp") == sl.LRP()
+    assert _options.criterion("lrp:cp-lrp") == sl.LRP.preset("cp-lrp")
+    sl.LRP(sl.ZPlus(), absolute="token").save(tmp_path / "mine.json")
+    assert _options.criterion(f"lrp:{tmp_path / 'mine.json'}") == sl.LRP(sl.ZPlus(), absolute="token")
+    with pytest.raises(sl.CriterionError, match="no preset and no file is named 'mine.json'"):
+        _options.criterion("lrp:mine.json")
+
+
+def test_depths_of_bands() -> None:
+    assert _options.depths("0.3,0.7") == (0.3, 0.7)
+    assert _options.depths(".5") == (0.5,)
+    assert _options.depths("vgg") == "vgg"
+    with pytest.raises(sl.CriterionError, match="--bands '0.3;0.7': expected depths, such as 0.3,0.7"):
+        _options.depths("0.3;0.7")
+
+
+def test_parts_of_a_tuning_are_apart_and_hold_every_class() -> None:
+    images = load_data("digits", split="test")
+    reference, selection, test = _options.tuning_parts(images, 3, 50, seed=1, test=100)
+    assert reference.labels.bincount().tolist() == [3] * 10
+    assert (len(selection), len(test)) == (50, 100)
+    assert len({*reference.ids.tolist(), *selection.ids.tolist(), *test.ids.tolist()}) == 180
+    again = _options.tuning_parts(images, 3, 50, seed=1, test=None)
+    assert again[0].ids.tolist() == reference.ids.tolist()
+    assert len(again[2]) == 1000 - 80

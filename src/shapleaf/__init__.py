@@ -24,7 +24,7 @@ _PUBLIC = {
     "MissingExtraError",
     "records": "Graph Scores Plan Receipt Report Faithfulness LatencyTable Outcomes NoiseSimilarity "
     "HeatMap Ordering Potential ExcessError Verdict Robustness Masks Cycle Sweep "
-    "PruningCurves Comparison",
+    "PruningCurves Tuned Comparison",
     "data": "batches take per_class",
     "shifts": "Distribution Corruption CorruptionMix GaussianNoise UniformNoise FGSM PGD shifted "
     "distributions",
@@ -57,6 +57,7 @@ _PUBLIC = {
     "exporting": "export",
     "slimming": "slim",
     "sweeps": "Study sweep",
+    "tuning": "tune Tuning",
     "_progress": "quiet",
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names.split()}

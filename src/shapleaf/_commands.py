@@ -1,4 +1,4 @@
-"""The commands that measure many models or criteria: assess, compare and sweep."""
+"""The commands that measure many models or criteria: assess, compare, sweep and tune."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import _options, _progress
 from ._options import (
+    Bands,
     Batch,
     Calibration,
     Classes,
@@ -19,6 +20,7 @@ from ._options import (
     Delta,
     Draws,
     Features,
+    Folder,
     GroupPatterns,
     Json,
     Model,
@@ -26,6 +28,7 @@ from ._options import (
     Normalise,
     Out,
     Patience,
+    PerClass,
     Plots,
     Pruned,
     Quiet,
@@ -33,12 +36,14 @@ from ._options import (
     Refit,
     Samples,
     Seed,
+    Selection,
     Separate,
     Severities,
     Size,
     Split,
     StudyFile,
     Test,
+    Trials,
     Weights,
     Workers,
 )
@@ -279,6 +284,44 @@ def _reported(found: Sweep, out: Path) -> Path:
         return out / "sweep.csv"
     write_report(_lost(sl.robustness(found.outcomes), found.study), out)
     return out / "report.html"
+
+
+def tune(
+    model: Model,
+    data: Data,
+    weights: Weights = None,
+    num_classes: Classes = None,
+    split: Split = "train",
+    image_size: Size = None,
+    normalise: Normalise = None,
+    batch_size: Batch = 100,
+    per_class: PerClass = 10,
+    selection: Selection = 500,
+    test: Test = None,
+    trials: Trials = 50,
+    bands: Bands = "0.3,0.7",
+    folder: Folder = None,
+    seed: Seed = 0,
+    out: Out = Path("preset.json"),
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose the rules of relevance by which pruning keeps most accuracy, and test the gain on other data.
+
+    Writes the preset, for --criterion lrp:preset.json.
+    """
+    import shapleaf as sl
+
+    _progress.quiet(quiet)
+    settings = sl.Tuning(trials=trials, seed=seed, bands=_options.depths(bands))
+    network = _options.network(model, weights, num_classes)
+    images = _options.images(data, split, image_size, normalise)
+    found = _options.tuning_parts(images, per_class, selection, seed, test)
+    graph = sl.trace(network, images[0][0][None])
+    parts = [part.batches(batch_size) for part in found]
+    tuned = sl.tune(network, graph, *parts, settings=settings, folder=folder)
+    sl.LRP.from_json(tuned.preset).save(out)
+    show(tuned, out, as_json=as_json, quiet=quiet)
 
 
 def _lost(found: Robustness, what: str) -> Report:

@@ -48,7 +48,8 @@ Calibration = Annotated[int, _option("Labelled examples to calibrate on.", panel
 Test = Annotated[int | None, _option("Test on at most so many of the other examples.", panel=_DATA)]
 Seed = Annotated[int, _option("Names every random draw.")]
 CriterionName = Annotated[
-    str, _option("shapley, taylor, weight-norm … or package.module:Class.", "--criterion")
+    str,
+    _option("shapley, taylor, lrp, lrp:PRESET_OR_FILE … or package.module:Class.", "--criterion"),
 ]
 Confidence = Annotated[
     float | None, _option("Draw until so much of the ranking is settled, such as 0.95.", panel=_SAMPLING)
@@ -109,6 +110,11 @@ Samples = Annotated[
 Rates = Annotated[int, _option("How many rates up to 95 % the curves have; 0 leaves them out.")]
 Refit = Annotated[bool, _option("Measure the curves also with surviving weights refitted.", "--refit")]
 Workers = Annotated[int, _option("Processes on this machine.")]
+PerClass = Annotated[int, _option("Examples of each class to attribute.", "--per-class", panel=_DATA)]
+Selection = Annotated[int, _option("Other examples to choose by.", panel=_DATA)]
+Trials = Annotated[int, _option("How many presets to try.")]
+Bands = Annotated[str, _option("Depths at which bands end, or vgg, resnet18, resnet50, vit.")]
+Folder = Annotated[Path | None, _option("To go on from, if interrupted, and to share among processes.")]
 Patience = Annotated[float, _option("Seconds until a silent worker elsewhere is taken for dead.")]
 
 
@@ -133,6 +139,29 @@ def divide(images: Images, calibration: int, seed: int, test: int | None) -> tup
     sample = images.sample(calibration, seed)
     rest = images.without(sample.ids)
     return sample, rest if test is None or test >= len(rest) else rest.sample(test, seed)
+
+
+def tuning_parts(
+    images: Images, per_class: int, selection: int, seed: int, test: int | None
+) -> tuple[Images, Images, Images]:
+    """The examples to attribute, so many of each class; of the others, those to choose by and to test on."""
+    import torch
+
+    from .data import per_class as drawn
+
+    chosen = drawn((images.ids, images.labels), per_class, seed=seed)
+    rest = images.without(torch.cat([batch.inputs for batch in chosen]))
+    return (images.without(rest.ids), *divide(rest, selection, seed, test))
+
+
+def depths(text: str) -> str | tuple[float, ...]:
+    """``0.3,0.7`` as numbers; the name of a network as it is."""
+    if text[:1].isalpha():
+        return text
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise CriterionError(f"--bands {text!r}: expected depths, such as 0.3,0.7.") from None
 
 
 def images(spec: str, split: str, size: int | None, normalise: str | None) -> Images:
@@ -179,13 +208,19 @@ def criterion(name: str) -> Criterion:
         "thinet": sl.ThiNet(),
         "optimal-brain-surgeon": sl.OptimalBrainSurgeon(felt=True),
         "random": sl.Random(),
+        "lrp": sl.LRP(),
     }
     if name in known:
         return known[name]
-    if ":" not in name:
+    kind, _, rest = name.partition(":")
+    if kind == "lrp":
+        preset: Criterion = sl.LRP.preset(rest)
+        return preset
+    if not rest:
         options = ", ".join(known)
         raise CriterionError(
-            f"no criterion is named {name!r}; there are {options}, and package.module:Class."
+            f"no criterion is named {name!r}; there are {options}, lrp:PRESET_OR_FILE, and "
+            "package.module:Class."
         )
     from .integrations.models import imported
 

@@ -331,6 +331,7 @@ def report(
 app.command()(_commands.assess)
 app.command()(_commands.compare)
 app.command()(_commands.sweep)
+app.command()(_commands.tune)
 
 
 def main() -> NoReturn:

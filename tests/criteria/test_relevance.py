@@ -443,3 +443,52 @@ def test_a_graph_of_a_model_that_runs_otherwise_now() -> None:
     model.twice = True
     with pytest.raises(CriterionError, match="b:linear#1.*knows no layer there; trace the model again"):
         sl.attribute(model, graph, [(x, torch.tensor([0, 1]))], sl.LRP())
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Presets by name and file
+
+
+def test_presets_by_name() -> None:
+    assert sl.LRP.preset("cp-lrp") == sl.LRP(sl.preset_composite("cp-lrp"))
+    with pytest.raises(CriterionError, match="no preset and no file is named 'best'; the presets are lrp-0"):
+        sl.LRP.preset("best")
+
+
+@pytest.mark.parametrize(
+    "lrp",
+    [
+        sl.LRP(),
+        sl.LRP(sl.Gamma(0.1), sl.Relative(sl.Logit(2)), None),
+        sl.LRP(sl.banded(ZERO, sl.ZPlus(), sl.Gamma(), sl.AlphaBeta(), network="vit"), absolute="token"),
+    ],
+)
+def test_presets_by_file(tmp_path: Path, lrp: sl.LRP) -> None:
+    lrp.save(tmp_path / "new" / "preset.json")
+    assert sl.LRP.preset(tmp_path / "new" / "preset.json") == lrp
+    assert sl.LRP.preset(str(tmp_path / "new" / "preset.json")) == lrp
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "preset.json is a list, expected an object"),
+        ("{}", "does not hold an LRP criterion"),
+        ('{"criterion": "Taylor"}', "does not hold an LRP criterion"),
+        (
+            '{"criterion": "LRP", "code": "import os"}',
+            "an unknown key 'code'; there are criterion, rules",
+        ),
+        ('{"criterion": "LRP", "rules": 3}', "the rules of .* is a int, expected an object"),
+        ('{"criterion": "LRP", "rules": {"name": "os.system"}}', "is named 'os.system'; there are Epsilon"),
+        ('{"criterion": "LRP", "rules": {"default": {"name": "Gamma", "gamma": NaN}}}', "finite number"),
+        ('{"criterion": "LRP", "target": {"name": "Restricted"}}', "the target of .* is named 'Restricted'"),
+        ('{"criterion": "LRP", "absolute": "units"}', "absolute=.* is None"),
+        ('{"criterion": "LRP", "absolute": {}}', "absolute=.* is None"),
+        ('{"criterion": "LRP"', "is no JSON"),
+    ],
+)
+def test_hostile_presets(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "preset.json").write_text(text)
+    with pytest.raises(DataError, match=message):
+        sl.LRP.preset(tmp_path / "preset.json")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 import shapleaf as sl
-from shapleaf.errors import CriterionError
+from shapleaf.errors import CriterionError, DataError
 from shapleaf.relevance import BOUNDS, PRESETS, Composite, banded
+from shapleaf.relevance.composite import bands
 
 LOW, MID, HIGH, FULL = sl.ZPlus(1), sl.ZPlus(2), sl.ZPlus(3), sl.ZPlus(4)
 
@@ -85,3 +89,53 @@ def test_rules_change_scores_where_they_lie() -> None:
 def test_bad_composites(make: object, message: str) -> None:
     with pytest.raises(CriterionError, match=message):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_as_json(name: str) -> None:
+    composite = PRESETS[name]
+    assert Composite.from_json(json.loads(json.dumps(composite.to_json()))) == composite
+
+
+def test_places_as_json() -> None:
+    composite = Composite((("body.0:conv2d#1", MID), ((0, 0.3), LOW), ((1, 1), HIGH)), FULL, "cp")
+    assert Composite.from_json(json.loads(json.dumps(composite.to_json()))) == composite
+    assert Composite.from_json({}) == Composite()
+
+
+def test_rules_of_users_cannot_be_saved() -> None:
+    class Mine(sl.Epsilon):
+        pass
+
+    with pytest.raises(CriterionError, match="cannot be saved as JSON"):
+        Composite(default=Mine()).to_json()
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (3, "the composite is a int, expected an object"),
+        ({"rule": []}, "the composite has an unknown key 'rule'; there are rules, default, attention"),
+        ({"rules": {}}, "the rules of the composite are a dict, expected a list"),
+        ({"rules": [3]}, "rule 0 of the composite is a int"),
+        ({"rules": [{"name": "ZPlus"}]}, "the place of rule 0 of the composite is None, expected a pattern"),
+        ({"rules": [{"place": [0, "1"], "name": "ZPlus"}]}, "the place of rule 0"),
+        ({"rules": [{"place": [0, True], "name": "ZPlus"}]}, "the place of rule 0"),
+        ({"rules": [{"place": [0.5, 0.1], "name": "ZPlus"}]}, "the composite: a band of depth is"),
+        ({"rules": [{"place": [0, float("nan")], "name": "ZPlus"}]}, "the composite: a band of depth is"),
+        ({"rules": [{"place": "*", "name": "Zplus"}]}, "rule 0 of the composite is named 'Zplus'"),
+        ({"default": {"name": "Epsilon", "esp": 1}}, "the default of the composite has an unknown key 'esp'"),
+        ({"attention": ["cp"]}, "the composite: attention is"),
+    ],
+)
+def test_hostile_json(found: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Composite.from_json(found)
+
+
+def test_bands_end_where_they_are_told_to() -> None:
+    assert bands(()) == ((0, 1),)
+    assert bands((0.5,)) == ((0, 0.5), (0.5, 1))
+    for ends in ((0.5, 0.5), (0.0,), (1.0,), (0.7, 0.3), (float("nan"),)):
+        with pytest.raises(CriterionError, match="bands end at rising depths between 0 and 1"):
+            bands(ends)

@@ -103,3 +103,12 @@ def test_only_one_holds_the_folder(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot write the sweep's folder"), locked(tmp_path / "missing"):
         pass
+
+
+def test_trials_are_claimed_in_the_order_of_their_keys(tmp_path: Path) -> None:
+    """One that was lost and waits again comes before those behind it."""
+    journal = Journal(tmp_path, "s")
+    journal.add(["a", "b", "c"])
+    journal.fail(journal.claim("1", "abc"))
+    journal.add(["a"])
+    assert [journal.claim("2", "abc").key for _ in "abc"] == ["a", "b", "c"]

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shapleaf.errors import DataError
+from shapleaf.records import Sweep
 from shapleaf.sweeps import Study, leases, working
 from shapleaf.sweeps.working import Book, work
 
@@ -151,3 +153,20 @@ def test_an_unwritable_folder(study: Study, tmp_path: Path) -> None:
     (tmp_path / "workers").write_text("a file where a folder should be")
     with pytest.raises(DataError, match="cannot write"):
         work(study, tmp_path, patience=60)
+
+
+def test_a_function_of_the_caller_and_its_errors(study: Study, tmp_path: Path) -> None:
+    """Raised as they are, once the journal has them; the next call tries again."""
+
+    def once(trial: Any, folder: Path) -> Sweep:
+        if trial["x"] == 1 and not (tmp_path / "mended").exists():
+            raise KeyError("one")
+        return Sweep.of("toy", [{"x": trial["x"]}])
+
+    with pytest.raises(KeyError, match="one"):
+        work(study, tmp_path, patience=60, function=once, strict=True)
+    states = [entry.state for entry in Book(study, tmp_path).journal.entries()]
+    assert states == ["done", "failed", *["waiting"] * 4]
+    (tmp_path / "mended").touch()
+    work(study, tmp_path, patience=60, function=once, strict=True)
+    assert Book(study, tmp_path).gather().column("x") == (0, 1, 2, 3, 4, 5)

@@ -19,6 +19,7 @@ from .scores import Scores
 from .similarity import NoisePotential, NoiseSimilarity
 from .sweep import Failure, Sweep
 from .training import Training
+from .tuned import Tried, Tuned
 from .verdict import Advice, Verdict
 
 __all__ = [
@@ -74,5 +75,7 @@ __all__ = [
     "TensorInfo",
     "TimedCall",
     "Training",
+    "Tried",
+    "Tuned",
     "Verdict",
 ]

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
+from .. import _objects
 from .._calls import function_of
-from ..errors import CriterionError
+from ..errors import CriterionError, DataError
 from .rules import AlphaBeta, Epsilon, Gamma, Rule, ZPlus
 
 Where = str | tuple[float, float]
 Attention = Literal["attnlrp", "cp"]
+
+RULES = (Epsilon, Gamma, ZPlus, AlphaBeta)
+"""Those that can be saved."""
 
 LINEARS = "*:linear#*"
 """The pattern of the calls of linear layers."""
@@ -74,6 +79,58 @@ class Composite:
             for call in calls
         }
 
+    def to_json(self) -> dict[str, Any]:
+        """The composite as JSON values, from which :meth:`from_json` makes it again.
+
+        Raises:
+            CriterionError: a rule is not of this library.
+        """
+        rules = [
+            {"place": place if isinstance(place, str) else list(place), **_objects.to_plain(rule, RULES)}
+            for place, rule in self.rules
+        ]
+        default = _objects.to_plain(self.default, RULES)
+        return {"rules": rules, "default": default, "attention": self.attention}
+
+    @classmethod
+    def from_json(cls, found: Any, where: str = "the composite") -> Composite:
+        """What :meth:`to_json` made; what is left out is as by default.
+
+        Args:
+            found: JSON values, from anywhere.
+            where: what to call them in messages.
+
+        Raises:
+            DataError: something is unknown, missing, or has a wrong value; the message says where.
+
+        >>> Composite.from_json({"rules": [{"place": [0.5, 1], "name": "ZPlus"}], "attention": "cp"}).rules
+        (((0.5, 1), ZPlus(eps=1e-06)),)
+        """
+        given = _objects.checked(found, where, ("rules", "default", "attention"))
+        rules = given.get("rules", [])
+        if not isinstance(rules, list):
+            raise DataError(f"the rules of {where} are a {type(rules).__name__}, expected a list.")
+        made = [_rule(one, f"rule {number} of {where}") for number, one in enumerate(rules)]
+        default = given.get("default", {"name": "Epsilon"})
+        try:
+            return cls(
+                rules=tuple(made),
+                default=_objects.from_plain(default, RULES, f"the default of {where}"),
+                attention=given.get("attention", "attnlrp"),
+            )
+        except CriterionError as error:
+            raise DataError(f"{where}: {error}") from error
+
+
+def _rule(found: Any, where: str) -> tuple[Where, Rule]:
+    given = dict(_objects.checked(found, where))
+    place = given.pop("place", None)
+    if isinstance(place, list) and len(place) == 2 and all(type(end) in (int, float) for end in place):
+        place = (place[0], place[1])
+    elif not isinstance(place, str):
+        raise DataError(f"the place of {where} is {place!r}, expected a pattern or a band [start, stop].")
+    return place, _objects.from_plain(given, RULES, where)
+
 
 def _fits(place: Where, call: str, depth: float = 0) -> bool:
     if isinstance(place, str):
@@ -118,9 +175,24 @@ def banded(
     """
     if network not in BOUNDS:
         raise CriterionError(f"bands are known of {', '.join(BOUNDS)}; received {network!r}.")
-    first, second = BOUNDS[network]
-    bands: tuple[tuple[Where, Rule], ...] = (((0, first), low), ((first, second), mid), ((second, 1), high))
-    return Composite((((1, 1) if network == "vit" else LINEARS, linear), *bands), linear, attention)
+    places = bands(BOUNDS[network])
+    where = (1, 1) if network == "vit" else LINEARS
+    return Composite(((where, linear), *zip(places, (low, mid, high), strict=True)), linear, attention)
+
+
+def bands(ends: Sequence[float]) -> tuple[tuple[float, float], ...]:
+    """The bands of depth that end at these, and the last one.
+
+    Raises:
+        CriterionError: the ends do not rise, or are not between 0 and 1.
+
+    >>> bands((0.3, 0.7))
+    ((0, 0.3), (0.3, 0.7), (0.7, 1))
+    """
+    found = tuple(pairwise((0, *ends, 1)))
+    if not all(start < stop for start, stop in found):
+        raise CriterionError(f"bands end at rising depths between 0 and 1, received {(*ends,)}.")
+    return found
 
 
 BOUNDS = {"vgg": (0.3, 0.7), "resnet18": (0.25, 0.75), "resnet50": (0.2, 0.82), "vit": (0.25, 0.75)}

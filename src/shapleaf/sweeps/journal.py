@@ -7,7 +7,7 @@ claim one trial, the first in the file has it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -43,7 +43,7 @@ class Journal:
     >>> import tempfile
     >>> journal = Journal(Path(tempfile.mkdtemp()), "toy")
     >>> journal.add(["a", "b"])
-    >>> journal.claim("me", {"a", "b"}).key
+    >>> journal.claim("me", ["a", "b"]).key
     'a'
     >>> [entry.state for entry in journal.entries()]
     ['running', 'waiting']
@@ -92,12 +92,13 @@ class Journal:
             )
             self._storage.create_new_trial(self._study, template_trial=waiting)
 
-    def claim(self, worker: str, keys: Container[str]) -> Entry | None:
-        """The first of these trials that waits, now the worker's; None if there is none."""
+    def claim(self, worker: str, keys: Collection[str]) -> Entry | None:
+        """The first of these trials, in their order, that waits, now the worker's; None if there is none."""
         state = self._optuna.trial.TrialState
-        for trial in self._storage.get_all_trials(self._study, deepcopy=False, states=(state.WAITING,)):
-            if trial.user_attrs.get("key") not in keys:
-                continue
+        order = {key: place for place, key in enumerate(keys)}
+        found = self._storage.get_all_trials(self._study, deepcopy=False, states=(state.WAITING,))
+        waiting = [trial for trial in found if trial.user_attrs.get("key") in order]
+        for trial in sorted(waiting, key=lambda one: order[one.user_attrs["key"]]):
             with contextlib.suppress(self._optuna.exceptions.UpdateFinishedTrialError):
                 if self._storage.set_trial_state_values(trial._trial_id, state.RUNNING):
                     self._storage.set_trial_user_attr(trial._trial_id, "worker", worker)

@@ -50,15 +50,15 @@ def sweep(
     if not patience > 0:
         raise DataError(f"patience must be above 0 seconds, received {patience}.")
     study.function()
-    home = _made(Path(folder))
+    home = made(Path(folder))
     with locked(home):
         bind(study, home)
     book = Book(study, home)
     with _progress.progress(f"sweep {study.name}", len(study.trials)) as step:
         if workers == 1:
-            work(study, home, patience=patience, seen=_counter(book, step))
+            work(study, home, patience=patience, seen=counter(book, step))
         else:
-            spawn(study, home, workers, patience=patience, seen=_counter(book, step))
+            spawn(study, home, workers, patience=patience, seen=counter(book, step))
     found = book.gather()
     found.save(home / "sweep.safetensors")
     found.to_csv(home / "sweep.csv")
@@ -67,7 +67,12 @@ def sweep(
     return found
 
 
-def _made(folder: Path) -> Path:
+def made(folder: Path) -> Path:
+    """The folder, which is there from now on.
+
+    Raises:
+        DataError: it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -75,7 +80,7 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _counter(book: Book, step: Callable[[str], None]) -> Callable[[], None]:
+def counter(book: Book, step: Callable[[str], None]) -> Callable[[], None]:
     """Tells the progress bar of each trial that got its result, whoever ran it."""
     labels = dict(zip(book.study.keys, book.study.labels, strict=True))
 

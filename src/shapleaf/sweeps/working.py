@@ -91,7 +91,15 @@ class Book:
         return Sweep.joined(self.study.name, parts, failed)
 
 
-def work(study: Study, folder: Path, *, patience: float, seen: Callable[[], None] = lambda: None) -> None:
+def work(
+    study: Study,
+    folder: Path,
+    *,
+    patience: float,
+    seen: Callable[[], None] = lambda: None,
+    function: Callable[..., Sweep] | None = None,
+    strict: bool = False,
+) -> None:
     """Run trials until each has a result or has failed, whoever runs them.
 
     Args:
@@ -99,18 +107,21 @@ def work(study: Study, folder: Path, *, patience: float, seen: Callable[[], None
         folder: shared by all workers.
         patience: seconds without a sign of life after which another worker is taken for dead.
         seen: called whenever something may have changed.
+        function: what runs a trial; by default what the study names.
+        strict: raise what a trial raises, once the journal says that it failed.
 
     Raises:
         DataError: the study's function cannot be imported, or the folder cannot be written.
     """
-    function, book, watch = study.function(), Book(study, folder), Watch(folder / "workers", patience)
+    run = function or study.function()
+    book, watch = Book(study, folder), Watch(folder / "workers", patience)
     with lease(folder / "workers", patience) as name:
         while True:
             book.bury(watch)
             book.enrol()
             claimed = book.journal.claim(name, book.trials)
             if claimed is not None:
-                _run(book, claimed, function)
+                _run(book, claimed, run, strict)
             elif set(book.states().values()) <= {"done", "failed"}:
                 seen()
                 return
@@ -126,7 +137,7 @@ def _found(book: Book, key: str, function: Callable[..., Sweep]) -> Sweep:
     return found
 
 
-def _run(book: Book, entry: Entry, function: Callable[..., Sweep]) -> None:
+def _run(book: Book, entry: Entry, function: Callable[..., Sweep], strict: bool = False) -> None:
     """Run a trial, unless its result is there: its worker died before it could say so."""
     place = book.place(entry.key)
     try:
@@ -134,10 +145,12 @@ def _run(book: Book, entry: Entry, function: Callable[..., Sweep]) -> None:
             place.mkdir(parents=True, exist_ok=True)
             _found(book, entry.key, function).save(book.result(entry.key))
         book.journal.done(entry)
-    except Exception as error:  # noqa: BLE001 - whatever a trial raises is what came of it
+    except Exception as error:  # whatever a trial raises is what came of it
         with _store.atomic(place / "error.txt") as temporary:
             temporary.write_text(traceback.format_exc(), encoding="utf-8")
         book.journal.fail(entry, f"{type(error).__name__}: {error}")
+        if strict:
+            raise
     except BaseException:
         book.journal.fail(entry)  # interrupted: another worker may take it at once
         raise
