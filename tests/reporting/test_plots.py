@@ -61,7 +61,8 @@ def test_criteria_side_by_side(tmp_path: Path) -> None:
     curve = compared.curve("criterion 3", "most")
     assert curve is not None
     assert list(most.lines[3].get_ydata()) == curve.accuracy.tolist()
-    assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in least.lines}) >= 8
+    looks = {(line.get_color(), line.get_marker(), line.get_fillstyle()) for line in least.lines}
+    assert len(looks) == 10
     assert heat.images[0].get_array().tolist() == compared.within.tolist()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(compared.names)
     plots.save(figure, tmp_path / "comparison.svg")

@@ -248,6 +248,7 @@ def comparison(found: Comparison) -> Figure:
             place = names.index(name)
             look: dict[str, Any] = {"color": _colour(place), "linestyle": _dashes(place), "markersize": 3.0}
             x, y = zip(*((dot.x, dot.y) for dot in sides.dots(curve)), strict=True)
+            look["fillstyle"] = ("full", "none")[place // len(_MARKERS) % 2]  # colours and marks repeat
             axes.plot(x, y, marker=_MARKERS[place % len(_MARKERS)], label=name, linewidth=1.2, **look)
     heat.grid(visible=False)
     heat.set(xlabel="criterion (name)", ylabel="criterion (name)")

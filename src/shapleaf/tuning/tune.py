@@ -54,8 +54,9 @@ def tune(
 
     With a folder, the search goes on where it was stopped, and other processes that call this with the same
     arguments share its trials. A trial whose process was killed is begun again. One process finds the same
-    whether it was interrupted or not; more trials may be added. When all is done the folder holds
-    ``preset.json``, for ``LRP.preset`` and the command line, and ``tuned.safetensors``.
+    whether it was interrupted or not. More trials may be added; but who goes on until the test pleases has
+    chosen by the test. When all is done the folder holds ``preset.json``, for ``LRP.preset`` and the command
+    line, and ``tuned.safetensors``.
 
     Args:
         model: the model that ``graph`` was traced from.
