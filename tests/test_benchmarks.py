@@ -428,7 +428,7 @@ def test_relevance_at_toy_size(
 
 
 def test_committed_relevance_is_within_its_limits(script: Callable[[str], ModuleType]) -> None:
-    """Of attribute on one batch, in training steps; and no pass is slower than zennit's."""
+    """Of attribute on one batch, in training steps; and as the page on relevance says, passes beat zennit's."""
     benchmark, results = script("relevance"), BENCHMARKS / "results"
     found = json.loads((results / "relevance.json").read_text())
     assert (results / "relevance.md").read_text() == benchmark.markdown(found) + "\n"
@@ -440,5 +440,5 @@ def test_committed_relevance_is_within_its_limits(script: Callable[[str], Module
             if part == "attribute":
                 assert spent / seconds["training step"] < benchmark.LIMITS.get(rule, benchmark.LIMIT), way
             elif part == "zennit":
-                assert seconds[f"{rule} | pass"] < spent, rule
+                assert seconds[f"{rule} | pass"] < 0.55 * spent, rule
         assert all(agreement > 0.99 for agreement in row["ranks agree"].values())
