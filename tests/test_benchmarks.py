@@ -428,7 +428,7 @@ def test_relevance_at_toy_size(
 
 
 def test_committed_relevance_is_within_its_limits(script: Callable[[str], ModuleType]) -> None:
-    """Of attribute on one batch, in training steps; and as the page on relevance says, passes beat zennit's."""
+    """Of attribute on one batch, in training steps; a pass takes half of zennit's time, as the page says."""
     benchmark, results = script("relevance"), BENCHMARKS / "results"
     found = json.loads((results / "relevance.json").read_text())
     assert (results / "relevance.md").read_text() == benchmark.markdown(found) + "\n"
