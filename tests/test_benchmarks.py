@@ -394,3 +394,51 @@ def test_the_committed_robustness_suite_is_whole_and_within_its_target(
     parts = [one[part]["cpu"] for one in found["distributions"].values() for part in ("making", "running")]
     assert sum(parts) + found["measures"]["cpu"] < benchmark.TARGET
     assert (results / "robustness.md").read_text() == benchmark.markdown(found) + "\n"
+
+
+def test_relevance_at_toy_size(
+    script: Callable[[str], ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("zennit")
+    models = pytest.importorskip("torchvision.models")
+    benchmark = script("relevance")
+    few = ["--image-size", "32", "--batch", "2", "--repeats", "1", "--out", str(tmp_path)]
+    for _ in range(2):
+        benchmark.main(["--models", "resnet18", *few])
+    assert capsys.readouterr().out.count("resnet18: ") == 1  # the second run takes it from disk
+    found = json.loads((tmp_path / "relevance.json").read_text())["models"]["resnet18"]
+    assert [len(turn) for turn in found["turns"]] == [2 + 4 * 3]
+    assert min(found["ranks agree"].values()) > 0.95
+    with pytest.raises(SystemExit, match="remove it"):
+        benchmark.main([*few, "--batch", "3"])
+    assert doctest.testmod(benchmark).failed == 0
+
+    sizes = {
+        "image_size": 8,
+        "patch_size": 4,
+        "num_layers": 1,
+        "num_heads": 2,
+        "hidden_dim": 8,
+        "mlp_dim": 12,
+    }
+    options, row = argparse.Namespace(image_size=8, batch=2), {}
+    benchmark.Study(models.VisionTransformer(**sizes), options).turn(row)
+    assert [len(turn) for turn in row["turns"]] == [2 + 6 * 2]
+    assert not row["ranks agree"]
+
+
+def test_committed_relevance_is_within_its_limits(script: Callable[[str], ModuleType]) -> None:
+    """Of attribute on one batch, in training steps; and as the page on relevance says, passes beat zennit's."""
+    benchmark, results = script("relevance"), BENCHMARKS / "results"
+    found = json.loads((results / "relevance.json").read_text())
+    assert (results / "relevance.md").read_text() == benchmark.markdown(found) + "\n"
+    assert {*found["models"]} == {*benchmark.MODELS}
+    for row in found["models"].values():
+        seconds = benchmark.least(row)
+        for way, spent in seconds.items():
+            rule, _, part = way.partition(" | ")
+            if part == "attribute":
+                assert spent / seconds["training step"] < benchmark.LIMITS.get(rule, benchmark.LIMIT), way
+            elif part == "zennit":
+                assert seconds[f"{rule} | pass"] < 0.55 * spent, rule
+        assert all(agreement > 0.99 for agreement in row["ranks agree"].values())

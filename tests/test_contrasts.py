@@ -234,6 +234,8 @@ def counted(model: nn.Module) -> Iterator[dict[str, int]]:
     [
         (sl.Saliency(TRUE), 1, 1),
         (sl.GradientActivation(True, sl.Zero(), TRUE), 1, 1),
+        *((sl.LRP(rule), 1, 1) for rule in (sl.Epsilon(), sl.ZPlus(), sl.Gamma(), sl.AlphaBeta())),
+        (sl.LRP(sl.preset_composite("cp-lrp"), absolute="token"), 1, 1),
         (sl.DeepLIFT(sl.Reference(), TRUE), 2, 1),  # the reference has a forward of its own
         (sl.Conductance(3, target=TRUE), 5, 3),  # the ends have no backward
     ],

@@ -14,8 +14,8 @@ from ._progress import progress
 from .aggregation import Aggregation, MeanPlusStd, State
 from .consumers import consumers, feeling, layers
 from .contrasts import POINTS, conductances, rescaled, rescaled_from
-from .criteria import OF_LAYERS, Criterion, Elimination, Loss, Needs, Probe, Relative, Shapley, Target
-from .criteria.targets import parts
+from .criteria import OF_LAYERS, Criterion, Elimination, Loss, Needs, Probe, Shapley, Target
+from .criteria.targets import compared, parts
 from .data import Batch, batches
 from .errors import CriterionError
 from .game import Estimate
@@ -74,13 +74,8 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
     chosen = graph.groups if groups is None else graph.select(*groups)
     tally = _Tally(aggregate if criterion.needs & ~OF_LAYERS else None)
     target = getattr(criterion, "target", Loss())
-    shares = [one for one in parts(target) if isinstance(one, Relative)]
-    if shares and criterion.needs & _AWAY:
-        plain = repr(target).replace(repr(shares[0]), repr(shares[0].target))
-        raise CriterionError(
-            f"{target} has a gradient where the network is, but no value elsewhere, which {criterion!r} "
-            f"compares it with; use target={plain}."
-        )
+    if criterion.needs & _AWAY:
+        compared(target, f"elsewhere, which {criterion!r} compares it with")
     with _context.inference(model):
         if not criterion.needs:
             tally.samples = 0

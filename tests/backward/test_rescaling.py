@@ -83,6 +83,49 @@ def test_multipliers_carry_the_whole_difference(f: Callable[[Tensor], Tensor]) -
     torch.testing.assert_close((slope * change).sum(1), rise, rtol=1e-6, atol=1e-12)
 
 
+LOWER = torch.ones(2, 2, dtype=torch.bool).tril()
+INFINITE = torch.zeros(2, 2).double().masked_fill(~LOWER, -torch.inf)
+
+
+@pytest.mark.parametrize(
+    ("options", "mask"),
+    [
+        ({}, None),
+        ({"scale": 2.0}, None),
+        ({"is_causal": True}, INFINITE),
+        ({"attn_mask": LOWER}, INFINITE),
+        ({"attn_mask": INFINITE}, INFINITE),
+        ({"enable_gqa": True}, None),
+    ],
+    ids=str,
+)
+def test_attention_in_one_call_is_that_written_out(options: dict[str, Any], mask: Tensor | None) -> None:
+    """Two heads of two places; with grouped queries they share one head of keys and values."""
+    heads = 1 if "enable_gqa" in options else 2
+
+    def parts(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query = 3 * x.view(5, 2, 2, 2)
+        return query, query.tanh()[:, :heads], query.sigmoid()[:, :heads]
+
+    def written_out(x: Tensor) -> Tensor:
+        query, key, value = parts(x)
+        match = query @ key.transpose(-2, -1) * options.get("scale", 2**-0.5)
+        return ((match if mask is None else match + mask).softmax(-1) @ value).flatten(1)
+
+    slope, change, rise = multipliers(
+        between(lambda x: F.scaled_dot_product_attention(*parts(x), **options).flatten(1))
+    )
+    torch.testing.assert_close(slope, multipliers(between(written_out))[0], rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close((slope * change).sum(1), rise, rtol=1e-6, atol=1e-12)
+
+
+def test_attention_that_drops_is_refused() -> None:
+    with pytest.raises(CriterionError, match="it drops at random"):
+        multipliers(
+            between(lambda x: F.scaled_dot_product_attention(*[x.view(5, 4, 2)] * 3, None, 0.5).flatten(1))
+        )
+
+
 def test_it_is_the_quotient_of_differences() -> None:
     model = between(torch.tanh)
     slope, _, _ = multipliers(model)

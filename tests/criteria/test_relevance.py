@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import shapleaf as sl
 from lrp import passed
+from shapleaf._rng import stream
 from shapleaf.criteria.relevance import relevance
 from shapleaf.errors import CriterionError, DataError
 from shapleaf.masking import Gates
@@ -211,25 +212,53 @@ def _copies() -> dict[str, tuple[nn.Module, dict[str, str]]]:
     }
 
 
-@pytest.mark.parametrize("name", ["attnlrp", "cp-lrp", "attnlrp-gamma"])
-def test_o10_transformers_of_three_libraries(name: str) -> None:
-    """Heads and neurons, fused and eager; S_f = sum_t |R|, S_h = sum_q |sum_d R|."""
-    x, y = example(3, 3, 16, 16), torch.tensor([0, 4, 2])
-    lrp = sl.LRP(sl.preset_composite(name), absolute="token")
-    found = {}
-    for library, (model, names) in _copies().items():
-        mine = scores(model, x, y, lrp)
-        blocks = [f"encoder.layers.encoder_layer_{i}." for i in range(2)]
-        wanted = [block + part for block in blocks for part in ("self_attention", "mlp.0")]
-        found[library] = [mine[_renamed(group, names)] for group in wanted]
+PARTS = [f"encoder.layers.encoder_layer_{i}.{part}" for i in range(2) for part in ("self_attention", "mlp.0")]
+TOKEN: Any = {"absolute": "token"}
+TRUE = sl.Logit()
+
+
+@pytest.fixture(scope="module")
+def copies() -> dict[str, tuple[nn.Module, dict[str, str], sl.Graph]]:
+    graphs = ((name, copy, sl.trace(copy[0], example(1, 3, 16, 16))) for name, copy in _copies().items())
+    return {name: (*copy, graph) for name, copy, graph in graphs}
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        *(sl.LRP(sl.preset_composite(name), **TOKEN) for name in ("attnlrp", "cp-lrp", "attnlrp-gamma")),
+        sl.LRP(sl.ZPlus(), absolute=None),
+        sl.Saliency(TRUE),
+        sl.GradientActivation(signed=True, target=TRUE),
+        sl.DeepLIFT(sl.Reference(), TRUE),
+        sl.Conductance(2, target=TRUE),
+        sl.IntegratedGradients(3, target=TRUE),
+        sl.Shapley(sl.Path(2, draws=2)),
+    ],
+    ids=repr,
+)
+def test_o10_transformers_of_three_libraries(
+    criterion: sl.Criterion, copies: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads and neurons, fused and eager; by LRP S_f = sum_t |R|, S_h = sum_q |sum_d R|."""
+    # Draws are named by the group, which each library calls otherwise.
+    monkeypatch.setattr(
+        "shapleaf.game.path.stream", lambda seed, kind, group, *rest: stream(seed, kind, *rest)
+    )
+    data, found = [(example(3, 3, 16, 16), torch.tensor([0, 4, 2]))], {}
+    for library, (model, names, graph) in copies.items():
+        own = [_renamed(part, names) for part in PARTS]
+        mine = sl.attribute(model, graph, data, criterion, groups=own, aggregate=None).values
+        found[library] = dict(zip(PARTS, (mine[name] for name in own), strict=True))
     reference = found.pop("torchvision")
-    assert len(found) == 4
-    assert [part.shape[1] for part in reference] == [4, 48, 4, 48]
-    for library, parts in found.items():
-        for part, expected in zip(parts, reference, strict=True):
-            single = library == "hugging face eager"  # its softmax is in float32
-            options = {"rtol": 1e-4, "atol": 1e-6} if single else {"rtol": 1e-8, "atol": 1e-12}
-            torch.testing.assert_close(part, expected, **options, msg=library)
+    assert [*found] == ["timm fused", "timm eager", "hugging face sdpa", "hugging face eager"]
+    assert [reference[part].shape[1] for part in PARTS] == [4, 48, 4, 48]
+    assert all(values.abs().amax() > 1e-4 for values in reference.values())
+    for library, values in found.items():
+        single = library == "hugging face eager"  # its softmax is in float32
+        for part, expected in reference.items():
+            close = {"rtol": 1e-4, "atol": 1e-6} if single else {"rtol": 1e-8, "atol": 1e-12}
+            torch.testing.assert_close(values[part], expected, **close, msg=f"{library}, {part}")
 
 
 def test_heads_and_neurons_are_pxps_formulas() -> None:

@@ -202,6 +202,25 @@ def test_the_model_is_left_as_it_was(case) -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("target", [sl.Logit(), sl.Logit(2), sl.LogitDifference(0, 1)], ids=repr)
+def test_scores_of_a_logit_are_measured_against_its_fall(case, target: sl.Target) -> None:
+    """Behind the last linear layer a logit is linear in the units; its loss is not."""
+    model, _, data = case
+    scores = scored(case, sl.Taylor(signed=True, target=target))
+    given = data if target.labelled else [x for x, _ in data]
+    for row in sl.faithfulness(model, scores, given, loss=target).rows:
+        assert (row.example, row.pooled) == pytest.approx((1, 1), abs=1e-9)
+        assert row.predicted == pytest.approx(row.rise, abs=1e-12)
+    assert sl.faithfulness(model, scores, data, sizes=[4]).rows[0].example < 0.999
+
+
+def test_the_target_is_told(case) -> None:
+    found = sl.faithfulness(case[0], scored(case, sl.WeightNorm()), case[2], sizes=[4], loss=sl.Logit(1))
+    lines = str(found).splitlines()
+    assert lines[0] == "Faithfulness to Logit(of=1) when units are removed"
+    assert "target=Logit(of=1), subsets=100, examples=20, removal=Zero, loss=none" in lines[-1]
+
+
 def test_it_is_saved_and_printed(case, tmp_path) -> None:
     named = {"taylor": scored(case, sl.Taylor()), "norm": scored(case, sl.WeightNorm())}
     found = sl.faithfulness(case[0], named, case[2], subsets=20)
@@ -227,6 +246,14 @@ def test_bad_input(case) -> None:
         sl.faithfulness(model, {}, data)
     with pytest.raises(sl.CriterionError, match="group 0: scores of 20 examples, but data of 13"):
         sl.faithfulness(model, scores, data[:1])
+    with pytest.raises(sl.CriterionError, match=r"no value where units are removed; use loss=Logit\(of"):
+        sl.faithfulness(model, scores, data, loss=sl.Relative())
+    with pytest.raises(
+        sl.CriterionError, match=r"use loss=Restricted\(classes=\(0, 1\), target=Logit\(of='true'"
+    ):
+        sl.faithfulness(model, scores, data, loss=sl.Restricted((0, 1), sl.Relative()))
+    with pytest.raises(sl.CriterionError, match="class 4 is out of range: the model has 4 classes"):
+        sl.faithfulness(model, scores, data, loss=sl.Logit(4))
     with pytest.raises(sl.StaleGraphError):
         sl.faithfulness(nn.Linear(3, 2), scores, data)
     other = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 4)).double()

@@ -90,7 +90,7 @@ class _Averaged(torch.autograd.Function):
         for node, weight in zip((nodes + 0.5).tolist(), weights.tolist(), strict=True):
             with torch.enable_grad():
                 between = [
-                    torch.lerp(start, end.detach(), node).requires_grad_()
+                    _between(start, end.detach(), node).requires_grad_()
                     for start, end in zip(ctx.reference, actual, strict=True)
                 ]
                 out = ctx.run(*between)
@@ -99,6 +99,10 @@ class _Averaged(torch.autograd.Function):
                 if slope is not None:
                     total.add_(slope, alpha=weight)
         return None, None, None, None, *totals
+
+
+def _between(start: Tensor, end: Tensor, t: float) -> Tensor:
+    return torch.where(start == end, end, torch.lerp(start, end, t))  # also where masks are infinite
 
 
 OWN = (_Carried._backward_cls, _Scaled._backward_cls, _Averaged._backward_cls)

@@ -32,6 +32,8 @@ _ELEMENTWISE = SCALAR | {
 }
 _POOLS = {f"{kind}max_pool{rank}d" for kind in ("", "adaptive_") for rank in "123"}
 
+_ATTENTION = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
+
 Kept = dict[str, deque[list[Tensor]]]
 
 
@@ -83,7 +85,30 @@ class _Curved(Backward, ABC):
         return self.curved(call)
 
     def attention(self, call: Call) -> Any:
-        return self.curved(call)
+        """As two products and a softmax, so that models which call these themselves have the same slopes."""
+        with torch.no_grad():
+            value = Backward.plain(self, call)
+        given = {**dict(zip(_ATTENTION, call.args, strict=False)), **call.kwargs}
+        query, key, weighed = (given[name] for name in _ATTENTION[:3])
+        if given.get("dropout_p"):
+            raise self.refusal(call, "it drops at random")
+        if given.get("enable_gqa"):
+            shared = query.shape[-3] // key.shape[-3]
+            key, weighed = (part.repeat_interleave(shared, -3) for part in (key, weighed))
+        scale = given.get("scale")
+        query = query * (query.shape[-1] ** -0.5 if scale is None else scale)
+        match = self._part(call, torch.matmul, query, key.transpose(-2, -1))
+        mask = given.get("attn_mask")
+        if given.get("is_causal"):
+            mask = torch.ones(match.shape[-2:], dtype=torch.bool, device=match.device).tril()
+        if mask is not None:
+            match = match.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else match + mask
+        weights = self._part(call, torch.softmax, match, -1)
+        return carried(value, self._part(call, torch.matmul, weights, weighed))
+
+    def _part(self, call: Call, func: Callable[..., Any], *args: Any) -> Any:
+        module, number = call.key.rpartition(":")[0], call.key.rpartition("#")[2]
+        return self.curved(Call(f"{module}:{func.__name__}#attention{number}", func, args, {}))
 
 
 class Remembered(_Curved):
@@ -124,9 +149,10 @@ class Rescaled(_Curved):
     For a function of every number, ``(f(u) - f(u0)) / (u - u0)``, or its slope in the middle where the two
     are closer than ``1e-5`` (Shrikumar et al. 2017, section 3.5; Ancona et al. 2018, table 1). This is its
     gradient averaged along the line from u0 to u, which is what is taken of any other function: of a
-    product, softmax, norm or attention, in closed form or by 16 points. A max-pool gives to the winner of
-    the run in which it returns more (as SHAP's does), which is complete. Linear functions have their own
-    gradient. So the gradient times the difference of what was read adds up to that of what is returned.
+    product, softmax or norm, in closed form or by 16 points; attention is two products and a softmax. A
+    max-pool gives to the winner of the run in which it returns more (as SHAP's does), which is complete.
+    Linear functions have their own gradient. So the gradient times the difference of what was read adds up
+    to that of what is returned.
 
     Args:
         model: the model.

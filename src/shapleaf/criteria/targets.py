@@ -274,6 +274,22 @@ def parts(target: Target) -> Iterator[Target]:
         yield from parts(inner)
 
 
+def compared(target: Target, where: str, name: str = "target") -> None:
+    """Refuse a share where it is compared with its value elsewhere: it has none.
+
+    Raises:
+        CriterionError: a part of the target is :class:`Relative`.
+
+    >>> compared(Logit(0), "without units")
+    """
+    shares = [one for one in parts(target) if isinstance(one, Relative)]
+    if shares:
+        plain = repr(target).replace(repr(shares[0]), repr(shares[0].target))
+        raise CriterionError(
+            f"{target} has a gradient where the network is, but no value {where}; use {name}={plain}."
+        )
+
+
 def _check(target: Target, name: str, given: object, words: tuple[str, ...]) -> None:
     if given in words or _is_class(given):
         return

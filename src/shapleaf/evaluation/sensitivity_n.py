@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from math import comb
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from .. import _context
 from .._progress import progress
 from .._rng import stream
+from ..criteria import Loss, Target
+from ..criteria.targets import compared, parts
 from ..data import batches
 from ..errors import CriterionError
 from ..game.game import without
@@ -32,7 +35,7 @@ def faithfulness(  # noqa: PLR0913 - which scores, on what, how
     *,
     sizes: Sequence[int | float] | None = None,
     subsets: int = 100,
-    loss: _context.Loss = _context.cross_entropy,
+    loss: _context.Loss | Target = _context.cross_entropy,
     removal: Removal | None = None,
     seed: int = 0,
 ) -> Faithfulness:
@@ -62,14 +65,15 @@ def faithfulness(  # noqa: PLR0913 - which scores, on what, how
         sizes: how many units to remove: an int counts units, a float is a share of each group's units, 1.0
             all of them. By default 10 sizes from 1 to 80 %, evenly spaced in the logarithm.
         subsets: sets of each size.
-        loss: ``f(output, target)``, one value per example.
+        loss: ``f(output, target)``, one value per example; or a target such as ``Logit()``, if that is what
+            was scored: the rise is then how far removal lowers it.
         removal: what absent units leave behind; ``Zero()`` by default, as criteria have it.
         seed: names every random draw.
 
     Raises:
         StaleGraphError: the scores belong to another model.
         CriterionError: scores of different graphs, groups or examples; sizes or subsets out of range; the
-            loss is not per example or not finite.
+            loss is not per example or not finite; the target has no value where units are removed.
         DataError: data are missing, empty, unlabelled, or do not fit the model.
 
     >>> import shapleaf as sl
@@ -84,26 +88,36 @@ def faithfulness(  # noqa: PLR0913 - which scores, on what, how
     groups = _groups(model, named)
     if subsets < 2:
         raise CriterionError(f"subsets={subsets}: a correlation needs at least 2.")
+    target, loss = _target(loss)
     counts = {group.name: _counts(group, sizes) for group in groups}
     rows: list[Correlation] = []
     removal = removal or Zero()
     with _context.inference(model), progress("faithfulness", len(groups)) as step:
-        examples = list(batches(data, device=_context.device_of(model)))
+        examples = list(batches(data, device=_context.device_of(model), labelled=target.labelled))
         fill = removal.fill(model, Gates(groups), examples)
         for group in groups:
-            game = LayerGame(model, group, examples, loss, fill)
+            game = LayerGame(model, group, examples, partial(target.cost, loss=loss), fill)
             values = {name: _per_example(one, group, game) for name, one in named.items()}
             removals = [_remove(game, size, subsets, seed) for size in counts[group.name]]
             for name, value in values.items():
                 rows += [_row(group, name, value, one) for one in removals]
             step(group.name)
     settings = {
+        **({"target": repr(target)} if target != Loss() else {}),
         "subsets": str(subsets),
         "examples": str(sum(batch.examples for batch in examples)),
         "removal": type(removal).__name__,
-        **_context.made_with(loss, seed),
+        **_context.made_with(loss if any(isinstance(one, Loss) for one in parts(target)) else None, seed),
     }
     return Faithfulness(rows=tuple(rows), settings=settings)
+
+
+def _target(loss: _context.Loss | Target) -> tuple[Target, _context.Loss]:
+    """What is measured where units are removed, and the loss if that is it."""
+    if not isinstance(loss, Target):
+        return Loss(), loss
+    compared(loss, "where units are removed", "loss")
+    return loss, _context.cross_entropy
 
 
 def _groups(model: nn.Module, named: Mapping[str, Scores]) -> list[Group]:

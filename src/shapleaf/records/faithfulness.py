@@ -51,7 +51,8 @@ class Faithfulness(Record):
 
     Attributes:
         rows: one for each group, criterion and number of units removed, in this order.
-        settings: sets, examples, loss, what absent units leave behind, seed, versions.
+        settings: what was measured if not the loss, sets, examples, loss, what absent units leave behind,
+            seed, versions.
 
     >>> one = dict(group="fc", criterion="mine", units=8, sets=100, predicted=2.0, rise=1.0)
     >>> measured = ((1, 0.9), (3, 0.8), (7, 0.6))
@@ -124,7 +125,7 @@ class Faithfulness(Record):
                 rows.append([group, criterion, f"{low:,} to {high:,}", *area])
         header = ["group", "criterion", "removed", *_MEASURES[:1], "examples", *_MEASURES[1:]]
         return {
-            "title": "Faithfulness to the loss when units are removed",
+            "title": f"Faithfulness to {self.settings.get('target', 'the loss')} when units are removed",
             "header": [*header, "predicted", "rise"],
             "rows": rows,
             "footer": ", ".join(f"{key}={value}" for key, value in self.settings.items()),
