@@ -49,11 +49,11 @@ class Tuned(Record):
     >>> areas = {"reference": 0.8, "selection": 0.6, "test": 0.5}
     >>> better = {name: area + 0.125 for name, area in areas.items()}
     >>> print(Tuned(
-    ...     trials=(Tried(number=0, choices={"linear": "ZPlus"}, area=0.725),), preset={"criterion": "LRP"},
+    ...     trials=(Tried(number=2, choices={"linear": "ZPlus"}, area=0.725),), preset={"criterion": "LRP"},
     ...     areas={"tuned": better, "epsilon": areas}, curves=PruningCurves(curves=()),
     ...     gain=(0.125, 0.1, 0.15),
     ... ))
-    Rules tuned for pruning: 1 trial, best number 0
+    Rules tuned for pruning: 1 trial, best number 2
     A_PR     reference  selection   test
     ───────  ─────────  ─────────  ─────
     tuned        0.925      0.725  0.625
@@ -95,6 +95,8 @@ class Tuned(Record):
         ends = f"{mean:.3f} ({low:.3f} to {high:.3f}) on the test"
         verdict = "it holds" if self.holds else "it is worse" if high < 0 else "it may be chance"
         said = f"the gain of {before:.3f} over epsilon everywhere on the selection is {ends}: {verdict}"
+        if not self.best.number:
+            said = "nothing that was tried is better on the selection than epsilon everywhere"
         choices = (f"{k}={v if isinstance(v, str) else f'{v:.3g}'}" for k, v in self.best.choices.items())
         return {
             "title": f"Rules tuned for pruning: {count(len(self.trials), 'trial')}, "
