@@ -397,7 +397,7 @@ torch.save((x * x.grad).detach(), found)
 def test_o11_lxt(tmp_path: Path) -> None:
     """Inputs of a transformer by CP-LRP: to 1e-6; in a process of its own, as LXT patches classes."""
     if importlib.util.find_spec("lxt") is None:
-        pytest.skip("lxt is not installed")
+        pytest.skip("lxt is not installed: pip install --no-deps lxt, whose own needs are heavy")
     model, x, y = settle(_torchvision()), example(2, 3, 16, 16), torch.tensor([0, 3])
     given, found = tmp_path / "given.pt", tmp_path / "found.pt"
     options = {**SIZES, "num_heads": 4, "hidden_dim": 32, "mlp_dim": 48, "num_layers": 2, "num_classes": 5}
