@@ -6,27 +6,11 @@ from collections import UserDict
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+from rows import Rows, X, Y
 from shapleaf.data import Batch, Batches, batches, repeatable, shard, take
 from shapleaf.errors import DataError
-
-X = torch.arange(20.0).view(10, 2)
-Y = torch.arange(10)
-
-
-class Rows(Dataset):
-    """Single examples, and a note of which were read."""
-
-    def __init__(self) -> None:
-        self.read: list[int] = []
-
-    def __len__(self) -> int:
-        return 10
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        self.read.append(index)
-        return X[index], int(Y[index])
 
 
 class Stream(IterableDataset):

@@ -8,28 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
+from rows import Rows, X, Y
 from shapleaf.data import Batch, Batches, per_class, take
 from shapleaf.errors import DataError
 from shapleaf.integrations.datasets import load_data
-
-X = torch.arange(20.0).view(10, 2)
-Y = torch.arange(10)
-
-
-class Rows(Dataset):
-    """Single examples, and a note of which were read."""
-
-    def __init__(self) -> None:
-        self.read: list[int] = []
-
-    def __len__(self) -> int:
-        return 10
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        self.read.append(index)
-        return X[index], int(Y[index])
 
 
 def targets(found) -> list[int]:
