@@ -94,6 +94,17 @@ def device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
+def synchronise(device: torch.device) -> None:
+    """Wait for what an accelerator still has to do."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def described(value: Any) -> str:
+    """A value that is not what was expected, for messages: the dtype and shape of a tensor, or its type."""
+    return f"{value.dtype} {(*value.shape,)}" if isinstance(value, Tensor) else type(value).__name__
+
+
 def on_device(nested: Any, model: nn.Module) -> Any:
     """Nested inputs with their tensors on the model's device."""
     device = device_of(model)

@@ -190,7 +190,7 @@ def clock_of(device: torch.device) -> Callable[[], float]:
         return time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
 
     def synchronised() -> float:
-        torch.accelerator.synchronize(device)
+        _context.synchronise(device)
         return time.perf_counter()
 
     return synchronised

@@ -186,13 +186,8 @@ def training_step(model: nn.Module, data: Sequence[Batch], loss: _context.Loss) 
 def timed(run: Callable[[], T], model: nn.Module) -> tuple[T, Seconds]:
     """What a function returns, and what it took, with what it left to an accelerator."""
     device = _context.device_of(model)
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    wait()
+    _context.synchronise(device)
     wall, cpu = time.perf_counter(), time.process_time()
     found = run()
-    wait()
+    _context.synchronise(device)
     return found, Seconds(time.perf_counter() - wall, time.process_time() - cpu)

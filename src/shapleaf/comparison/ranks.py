@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from fractions import Fraction
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from ..allocation import allocate, removable
-from ..budgets import Units
-from ..evaluation.sensitivity_n import places
+from ..evaluation.pruning_curves import lowest
+from ..evaluation.sensitivity_n import spearman
 from ..records import RankCorrelation, Scores
 
 Values = Mapping[str, Tensor]
 T = TypeVar("T")
-
-
-def spearman(a: Tensor, b: Tensor) -> float | None:
-    """Spearman's rank correlation, ties at their mean rank; None where a side does not vary.
-
-    >>> spearman(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([3.0, 2.0, 1.0]))
-    -1.0
-    >>> spearman(torch.tensor([1.0, 1.0]), torch.tensor([3.0, 2.0])) is None
-    True
-    """
-    x, y = (places(values.double()) for values in (a, b))
-    x, y = x - x.mean(), y - y.mean()
-    spread = (x.square().sum() * y.square().sum()).sqrt()
-    return float((x * y).sum() / spread) if spread > 0 else None
 
 
 def correlation(a: Values, b: Values) -> RankCorrelation:
@@ -75,9 +58,7 @@ def removed(scores: Scores, share: float) -> Tensor:
     >>> removed(sl.Scores(graph=sl.trace(model, torch.zeros(1, 3)), values=values), 0.5).tolist()
     [False, True, True, False]
     """
-    most, units = removable(scores)
-    wanted = min(most, math.floor(Fraction(repr(float(share))) * units))
-    plan = allocate(scores, Units(remove=wanted), multiple_of=1)
+    plan = lowest(scores, share)
     return torch.cat([~plan.mask(name).bool() for name in scores.values])
 
 

@@ -238,10 +238,9 @@ class Restricted:
         >>> Restricted((0, 3)).check(torch.tensor([3, 0, 0]))
         """
         if not isinstance(labels, Tensor) or labels.is_floating_point():
-            got = (
-                f"{labels.dtype} {(*labels.shape,)}" if isinstance(labels, Tensor) else type(labels).__name__
+            raise DataError(
+                f"{self} needs labels that are numbers of classes, received {_context.described(labels)}."
             )
-            raise DataError(f"{self} needs labels that are numbers of classes, received {got}.")
         other = labels[~torch.isin(labels, torch.tensor(self.classes, device=labels.device))]
         if other.numel():
             raise DataError(
@@ -321,7 +320,7 @@ def _index(scores: Tensor, labels: Any, of: Class | str) -> Tensor:
         _in_range(of, scores)
         return torch.full(shape, of, device=scores.device).unsqueeze(1)
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != shape:
-        got = f"{labels.dtype} {(*labels.shape,)}" if isinstance(labels, Tensor) else type(labels).__name__
+        got = _context.described(labels)
         raise DataError(
             f"the true class needs labels that are whole numbers of shape {shape}, received {got}; "
             "name a class instead, such as Logit(0)."

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from .. import _rng
+from .. import _context, _rng
 from ..errors import DataError
 from .batches import Batch, Batches, batches, joined, parsed, single_examples
 
@@ -162,28 +162,22 @@ def _kept(
 ) -> tuple[dict[int, list[Batch]], dict[int, int]]:
     """The examples of each class that are drawn, in the order of the draw, and how many there are."""
     keys, counts = _rng.stream(seed, "per class"), dict[int, int]()
-    heaps: dict[int, list[tuple[float, int, Batch]]] = {}
+    lots: dict[int, _Lot] = {}
     for batch in stream:
         labels = _labels(batch)
         for index, (label, key) in enumerate(zip(labels, keys.random(len(labels)), strict=True)):
             counts[label] = counts.get(label, 0) + 1
-            heap = heaps.setdefault(label, [])
-            full = len(heap) == n
-            asked = label in wanted if isinstance(wanted, tuple) else True
-            if asked and not (full and -key < heap[0][0]):
-                one = (-key, -batch.first - index, joined([batch[index : index + 1]]))
-                (heapq.heapreplace if full else heapq.heappush)(heap, one)
-    found = {label: [one for *_, one in sorted(heap, reverse=True)] for label, heap in heaps.items()}
-    return found, counts
+            if not isinstance(wanted, tuple) or label in wanted:
+                lots.setdefault(label, _Lot(n)).offer(key, batch, index)
+    return {label: lot.drawn for label, lot in lots.items()}, counts
 
 
 def _labels(batch: Batch) -> list[int]:
     target = batch.target
     if not isinstance(target, Tensor) or target.is_floating_point() or target.ndim != 1:
-        got = f"{target.dtype} {(*target.shape,)}" if isinstance(target, Tensor) else type(target).__name__
         raise DataError(
             f"examples are drawn by class, so labels are whole numbers of shape ({batch.examples},); those "
-            f"of the batch at example {batch.first} are {got}."
+            f"of the batch at example {batch.first} are {_context.described(target)}."
         )
     labels: list[int] = target.tolist()
     return labels
@@ -227,20 +221,33 @@ def _drawn(stream: Iterator[Batch], n: int, seed: int | None) -> Batch:
     if seed is None:
         kept = list(stream)
     else:
-        keys = _keys(seed)
-        heap: list[tuple[float, int, Batch]] = []
+        keys, lot = _keys(seed), _Lot(n)
         for batch in stream:
             for index, key in enumerate(keys.random(batch.examples)):
-                if len(heap) == n and -key < heap[0][0]:
-                    continue
-                example = joined([batch[index : index + 1]])
-                put = heapq.heappush if len(heap) < n else heapq.heapreplace
-                put(heap, (-key, -batch.first - index, example))
-        kept = [example for _, _, example in sorted(heap, reverse=True)]
+                lot.offer(key, batch, index)
+        kept = lot.drawn
     found = sum(batch.examples for batch in kept)
     if found < n:
         raise _too_few(n, found)
     return joined(kept)
+
+
+class _Lot:
+    """The examples with the smallest keys, so many at most or all; no others stay in memory."""
+
+    def __init__(self, most: int | None) -> None:
+        self._most, self._heap = most, list[tuple[float, int, Batch]]()
+
+    def offer(self, key: float, batch: Batch, index: int) -> None:
+        full = len(self._heap) == self._most
+        if not full or -key >= self._heap[0][0]:
+            one = (-key, -batch.first - index, joined([batch[index : index + 1]]))
+            (heapq.heapreplace if full else heapq.heappush)(self._heap, one)
+
+    @property
+    def drawn(self) -> list[Batch]:
+        """In the order of their keys."""
+        return [example for *_, example in sorted(self._heap, reverse=True)]
 
 
 def _too_few(n: int, found: int) -> DataError:

@@ -122,16 +122,11 @@ def interleaved(models: Sequence[nn.Module], inputs: Any, repeats: int, seconds:
 
 def _timed(model: nn.Module, inputs: Any) -> tuple[float, float]:
     device = _context.device_of(model)
-    _synchronise(device)
+    _context.synchronise(device)
     wall, cpu = time.perf_counter(), time.process_time()
     _context.forward(model, inputs)
-    _synchronise(device)
+    _context.synchronise(device)
     return 1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - cpu)
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def _row(name: str, unit: str, samples: Sequence[list[float]]) -> Measurement:

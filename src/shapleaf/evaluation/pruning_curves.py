@@ -151,14 +151,13 @@ class _Test:
         if order == "most":
             turned = {name: -values for name, values in scores.values.items()}
             scores = replace(scores, values=turned, curves={})  # which went in the other order
-        most, units = removable(scores)
+        units = removable(scores)[1]
         if not units:
             raise CriterionError("none of the groups that were scored can lose units; score others.")
         found: dict[str, list[Any]] = {"removed": [], "params": [], "macs": [], "right": []}
         for rate in rates:
             with _context.located(f"rate {rate:g}"):
-                wanted = min(most, math.floor(Fraction(repr(rate)) * units))
-                plan = allocate(scores, Units(remove=wanted), strategy=self.strategy, multiple_of=1)
+                plan = lowest(scores, rate, self.strategy)
                 before, after = plan.before, plan.after
                 found["removed"].append((before.units - after.units) / units)
                 found["params"].append(after.params / before.params)
@@ -197,6 +196,19 @@ class _Test:
                     scores = self.restricted.scores(scores)
                 found.append((scores.argmax(1) == labels).cpu())
         return torch.cat(found)
+
+
+def lowest(scores: Scores, share: float, strategy: Strategy | None = None) -> Plan:
+    """The plan without the lowest share of all units, rounded down, or without as many as can go.
+
+    >>> import shapleaf as sl
+    >>> graph = sl.trace(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), torch.zeros(1, 3))
+    >>> lowest(sl.Scores(graph=graph, values={"0": torch.tensor([3.0, 1.0, 2.0, 5.0])}), 0.7).keep
+    {'0': (0, 3)}
+    """
+    most, units = removable(scores)
+    wanted = min(most, math.floor(Fraction(repr(float(share))) * units))
+    return allocate(scores, Units(remove=wanted), strategy=strategy, multiple_of=1)
 
 
 def _checked(model: nn.Module, scores: Scores | Named) -> dict[str, tuple[Scores, ...]]:

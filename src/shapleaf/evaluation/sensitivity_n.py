@@ -198,7 +198,6 @@ def _row(group: Group, criterion: str, values: Tensor, removal: _Removal) -> Cor
     mean, rise = values if values.ndim == 1 else values.mean(0), rises.mean(1)
     predicted = sets @ mean
     pooled = _pearson(predicted[:, None], rise[:, None], rounding.mean())
-    ranked = _pearson(places(predicted)[:, None], places(rise)[:, None], torch.zeros(()))
     each = _pearson(sets @ values.T, rises, rounding) if values.ndim == 2 else predicted[:0]
     return Correlation(
         group=group.name,
@@ -209,7 +208,7 @@ def _row(group: Group, criterion: str, values: Tensor, removal: _Removal) -> Cor
         example=each.mean().item() if len(each) else None,
         examples=len(each),
         pooled=pooled.item() if len(pooled) else None,
-        spearman=ranked.item() if len(pooled) and len(ranked) else None,
+        spearman=spearman(predicted, rise) if len(pooled) else None,
         predicted=predicted.mean().item(),
         rise=rise.mean().item(),
     )
@@ -221,6 +220,18 @@ def _pearson(predicted: Tensor, rises: Tensor, rounding: Tensor) -> Tensor:
     vary = (x.abs().amax(0) > 1e-12 * predicted.abs().amax(0)) & (y.abs().amax(0) > rounding)
     x, y = x[:, vary], y[:, vary]
     return (x * y).sum(0) / (x.square().sum(0) * y.square().sum(0)).sqrt()
+
+
+def spearman(a: Tensor, b: Tensor) -> float | None:
+    """Spearman's rank correlation, ties at their mean rank; None where a side does not vary.
+
+    >>> spearman(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([3.0, 2.0, 1.0]))
+    -1.0
+    >>> spearman(torch.tensor([1.0, 1.0]), torch.tensor([3.0, 2.0])) is None
+    True
+    """
+    found = _pearson(places(a.double())[:, None], places(b.double())[:, None], torch.zeros(()))
+    return found.item() if len(found) else None
 
 
 def places(values: Tensor) -> Tensor:

@@ -182,7 +182,7 @@ class PruningCurves(Record):
         Raises:
             DataError: as :meth:`select`.
         """
-        return _mean([one.area for one in self.select(criterion, order, compensation)])
+        return averaged([one.area for one in self.select(criterion, order, compensation)])
 
     def top(
         self, criterion: str, order: Order = "least", compensation: str | None = None, *, share: float = 0.95
@@ -192,7 +192,7 @@ class PruningCurves(Record):
         Raises:
             DataError: as :meth:`select`, or the first rate is not 0.
         """
-        return _mean([one.top(share) for one in self.select(criterion, order, compensation)])
+        return averaged([one.top(share) for one in self.select(criterion, order, compensation)])
 
     def difference(
         self,
@@ -287,6 +287,10 @@ def _key(one: PruningCurve) -> tuple[str, str, str, int]:
     return one.criterion, one.order, one.compensation, one.seed
 
 
-def _mean(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and standard error."""
+def averaged(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean and its standard error; None of a single value.
+
+    >>> averaged([1.0, 3.0]), averaged([2.0])
+    ((2.0, 1.0), (2.0, None))
+    """
     return fmean(values), stdev(values) / len(values) ** 0.5 if len(values) > 1 else None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Literal, NamedTuple
 
 from ..records.excess import ExcessError
 from ..records.outcomes import Subject
 from ..records.potential import Potential
-from ..records.pruning_curves import PruningCurves
+from ..records.pruning_curves import PruningCurves, averaged
 from ..records.robustness import Robustness
 from ..records.similarity import NoiseSimilarity
 
@@ -197,9 +197,10 @@ def pruning(found: PruningCurves) -> tuple[Line, ...]:
             dots = []
             for k in range(len(ones[0].rates)):
                 heights = [float(one.accuracy[k]) for one in ones]
-                mean, error = fmean(heights), stdev(heights) / len(ones) ** 0.5 if len(ones) > 1 else 0.0
+                mean, error = averaged(heights)
                 share = 100 * fmean(one.removed[k] for one in ones)
-                dots.append(Dot(share, mean, mean - error, mean + error))
+                ends = (mean - (error or 0.0), mean + (error or 0.0))
+                dots.append(Dot(share, mean, *ends))
             role: Role = "pruned" if order == "least" else "control"
             text = label if order == "least" else f"{label}, most needed first"
             lines.append(Line(text, place, role, tuple(dots)))

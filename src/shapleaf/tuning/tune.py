@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +158,7 @@ def _search(objective: Objective, space: Space, bound: dict[str, Any], home: Pat
         return Sweep.of("tune", [{"trial": number, "area": area, **choices}])
 
     book = _begun(study, home)
-    with _progress.progress("tune", len(trials)) as step:
-        work(study, home, patience=PATIENCE, seen=counter(book, step), function=_run, strict=True)
-    _complete(book)
+    _finish(book, _run)
     return _results(book)
 
 
@@ -194,9 +192,7 @@ def _final(
         return Sweep.of("test", [{"criterion": name, **areas}])
 
     book = _begun(study, home)
-    with _progress.progress("test", len(trials)) as step:
-        work(study, home, patience=PATIENCE, seen=counter(book, step), function=_run, strict=True)
-    _complete(book)
+    _finish(book, _run)
     return {
         trial["criterion"]["name"]: {
             part: PruningCurves.load(book.place(key) / f"{part}.safetensors") for part in PARTS
@@ -209,6 +205,15 @@ def _begun(study: Study, home: Path) -> Book:
     with locked(home):
         bind(study, home)
     return Book(study, home)
+
+
+def _finish(book: Book, run: Callable[..., Sweep]) -> None:
+    """Run the trials that no process has run, and wait for those of others."""
+    study = book.study
+    with _progress.progress(study.name, len(book.trials)) as step:
+        seen = counter(book, step)
+        work(study, book.folder, patience=PATIENCE, seen=seen, function=run, strict=True)
+    _complete(book)
 
 
 def _complete(book: Book) -> None:
