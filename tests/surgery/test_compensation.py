@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,6 +101,25 @@ def test_without_data_there_are_notes_alone() -> None:
         ("Adds(value=1.0, note='added')", None, None, ("added",))
     ]
     assert "on the calibration data" not in str(receipt)
+
+
+def test_unmeasured_the_model_is_the_same_and_notes_are_kept(recwarn: Any) -> None:
+    model, log = mlp(), []
+    steps = [sl.LeastSquares((VECTORS, LABELS)), Measured(2.0, log, "two", data=(VECTORS, LABELS))]
+    with pytest.warns(UserWarning, match="compensation made the"):
+        one = sl.prune(model, planned(model), compensate=steps).model
+    recwarn.clear()
+    passes = Counter()
+    counting = model.register_forward_pre_hook(lambda module, args: passes.update([len(args[0])]))
+    other, receipt = sl.prune(model, planned(model), compensate=steps, measure=False)
+    counting.remove()
+    assert not recwarn.list
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert [(e.error, e.loss) for e in receipt.effects] == [(None, None)] * 2
+    assert receipt.effects[1].notes == ("two",)
+    assert passes[len(VECTORS)] == 2  # of LeastSquares, through both networks; none of the receipt
+    again = mlp()
+    assert sl.prune_(again, planned(again), compensate=steps, measure=False).effects == receipt.effects
 
 
 @pytest.mark.parametrize("kind", [sl.FoldMean, sl.LeastSquares, sl.RecalibrateBatchNorm, sl.Distill, None])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -174,10 +173,8 @@ class _Test:
 
     def pruned(self, plan: Plan) -> Tensor:
         """Those of what a plan leaves, ``(examples,)``."""
-        with warnings.catch_warnings():  # what a compensation is worth is what the curve shows
-            warnings.filterwarnings("ignore", "compensation made the", UserWarning)
-            pruned = prune(self.model, plan, compensate=self.compensate).model
-        return self.right(pruned)
+        # What a compensation is worth is what the curve shows.
+        return self.right(prune(self.model, plan, compensate=self.compensate, measure=False).model)
 
     def right(self, model: nn.Module) -> Tensor:
         """Whether the highest score is the label's, ``(examples,)``."""

@@ -32,9 +32,9 @@ class Compensation(Protocol):
 
 
 def carry_out(
-    steps: Sequence[Compensation], pruned: nn.Module, reference: nn.Module, plan: Plan
+    steps: Sequence[Compensation], pruned: nn.Module, reference: nn.Module, plan: Plan, *, measure: bool
 ) -> tuple[Effect, ...]:
-    """Compensate step by step, and measure the outputs before and after each on the calibration data.
+    """Compensate step by step; if asked to, measure the outputs before and after each on calibration data.
 
     Warns where the pruned model ends further from the reference, by more than rounding, than without any
     compensation.
@@ -45,7 +45,7 @@ def carry_out(
     for tensor in [*pruned.parameters(), *pruned.buffers()]:
         tensor.data = tensor.data.clone()  # the old storage may be needed again
     data = next((data for step in steps if (data := getattr(step, "data", None)) is not None), None)
-    held = None if data is None else _Outputs(reference, data)
+    held = _Outputs(reference, data) if measure and data is not None else None
     effects = [] if held is None else [held.effect("none", pruned)]
     for step in steps:
         notes = tuple(step.compensate(pruned, reference, plan))

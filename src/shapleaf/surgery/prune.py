@@ -32,6 +32,7 @@ def prune(
     plan: Plan,
     *,
     compensate: Compensation | Sequence[Compensation] | None = None,
+    measure: bool = True,
     scale_dropout: bool = False,
 ) -> Pruned:
     """A pruned copy of a model; the model itself stays as it is. See :func:`prune_`.
@@ -54,7 +55,9 @@ def prune(
     finally:
         for parameter, gradient in gradients:
             parameter.grad = gradient
-    return Pruned(pruned, _prune(pruned, plan, model, steps, None, scale_dropout=scale_dropout))
+    return Pruned(
+        pruned, _prune(pruned, plan, model, steps, None, measure=measure, scale_dropout=scale_dropout)
+    )
 
 
 def prune_(
@@ -63,6 +66,7 @@ def prune_(
     *,
     optimizer: Optimizer | None = None,
     compensate: Compensation | Sequence[Compensation] | None = None,
+    measure: bool = True,
     scale_dropout: bool = False,
 ) -> Receipt:
     """Carry out a plan in place: slice every tensor, update the layers' sizes, verify, or roll back.
@@ -76,6 +80,9 @@ def prune_(
         optimizer: its state is sliced like the parameters.
         compensate: what makes up for the removed units, one step or several in order; computed on the
             pruned model beside a copy of the intact one.
+        measure: tell in the receipt what each step brought on its data, and warn if they end worse: two
+            passes of these data and one more for each step. Without, only the notes are kept, and
+            nothing checks that outputs are finite.
         scale_dropout: multiply the rate of each dropout on a pruned group by the share that stays.
 
     Raises:
@@ -95,7 +102,7 @@ def prune_(
     plan.graph.check(model)
     steps = _steps(compensate)
     reference = _context.copied(model) if steps else model
-    return _prune(model, plan, reference, steps, optimizer, scale_dropout=scale_dropout)
+    return _prune(model, plan, reference, steps, optimizer, measure=measure, scale_dropout=scale_dropout)
 
 
 def _steps(compensate: Compensation | Sequence[Compensation] | None) -> tuple[Compensation, ...]:
@@ -114,6 +121,7 @@ def _prune(
     steps: tuple[Compensation, ...],
     optimizer: Optimizer | None,
     *,
+    measure: bool,
     scale_dropout: bool,
 ) -> Receipt:
     """Prune in place; what compensates is told by ``reference``, the model as it was."""
@@ -133,7 +141,7 @@ def _prune(
             if scale_dropout:
                 edits += attributes.scale_dropouts(model, _dropout_factors(plan))
             error = proof.check()
-            effects = carry_out(steps, model, reference, plan) if steps else ()
+            effects = carry_out(steps, model, reference, plan, measure=measure) if steps else ()
         except BaseException:
             attributes.undo(model, edits)
             raise
