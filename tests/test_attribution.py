@@ -382,6 +382,10 @@ def test_data_are_needed_unless_nothing_is() -> None:
         (lambda o, t: o.sum(1) * torch.nan, "the loss of example 0 of the batch is nan"),
         (lambda o, t: torch.where(t == 2, torch.inf, o.sum(1)), "the loss of example 2 of the batch is inf"),
         (lambda o, t: o @ t, "the loss failed on outputs of shape"),
+        (
+            sl.Logit(1),
+            r"loss=Logit\(of=1\) is a target; pass Taylor\(target=Logit\(of=1\)\), say",
+        ),
     ],
 )
 def test_losses_that_are_unusable_are_named(criterion: sl.Criterion, loss: Any, message: str) -> None:

@@ -71,6 +71,8 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
     """
     criterion = criterion or Shapley()
     graph.check(model)
+    if isinstance(loss, Target):
+        raise CriterionError(f"loss={loss} is a target; pass Taylor(target={loss}), say, instead.")
     chosen = graph.groups if groups is None else graph.select(*groups)
     tally = _Tally(aggregate if criterion.needs & ~OF_LAYERS else None)
     target = getattr(criterion, "target", Loss())

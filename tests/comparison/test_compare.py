@@ -62,6 +62,19 @@ def test_exact_criteria_of_a_linear_loss_all_say_the_same(run: Any) -> None:
     assert found["taylor"].evaluations is None
 
 
+def test_removals_are_measured_by_a_target(run: Any) -> None:
+    """The network's one output falls by ``WORTH * x``: the same as the loss of the tests above rises."""
+    criteria = {"logit": sl.Taylor(signed=True, target=sl.Logit(0)), "loss": sl.Taylor(signed=True)}
+    found = run(criteria, loss=sl.Logit(0), samples=())
+    logit, loss = found["logit"], found["loss"]
+    assert (logit.sensitivity, logit.ablation.within) == (pytest.approx(1, abs=1e-9), 1)
+    assert found.scores["loss"]["0"].tolist() == [0] * 4  # cross-entropy of a single class
+    assert loss.sensitivity is None
+    assert found.settings["removals by"] == "Logit(of=0)"
+    assert found.settings["loss"] == "cross_entropy"
+    assert "removals by" not in run(criteria, samples=()).settings
+
+
 def test_parts_that_are_left_out(run: Any) -> None:
     found = run({"taylor": sl.Taylor()}, overlaps=(), subsets=0, ablated=0, samples=())
     assert (found.faithfulness, found.curves, found.shares) == (None, None, ())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shapleaf import Comparing, CriterionError
+from shapleaf import Comparing, CriterionError, Logit, Relative
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ from shapleaf import Comparing, CriterionError
         ({"ablated": -1}, "ablated=-1: expected at least 0"),
         ({"examples": 0}, "examples=0: expected at least 1"),
         ({"draws": 0}, "draws=0: expected at least 1"),
+        ({"loss": Relative(Logit())}, r"no value where units are removed; use loss=Logit\(of='true'\)"),
         ({"samples": (10, 0)}, r"samples=\[10, 0\]: numbers of examples are at least 1"),
     ],
 )

@@ -15,7 +15,8 @@ from .. import _context
 from .._progress import progress
 from ..aggregation import Aggregation
 from ..attribution import attribute
-from ..criteria import OF_LAYERS, Criterion
+from ..criteria import OF_LAYERS, Criterion, Target
+from ..criteria.targets import measured
 from ..data import Batch
 from ..errors import ShapleafError
 from ..game import Exact, Path, Permutation, Regression
@@ -35,6 +36,16 @@ class Case(NamedTuple):
     graph: Graph
     settings: Comparing
     seed: int = 0
+
+    @property
+    def target(self) -> Target:
+        """What removals are measured by."""
+        return measured(self.settings.loss)[0]
+
+    @property
+    def loss(self) -> _context.Loss:
+        """What criteria without a target go by."""
+        return measured(self.settings.loss)[1]
 
 
 class Seconds(NamedTuple):
@@ -95,7 +106,7 @@ def scored(case: Case, name: str, criterion: Criterion, data: Sequence[Batch]) -
                 data,
                 criterion,
                 aggregate=None,
-                loss=settings.loss,
+                loss=case.loss,
                 groups=settings.groups,
                 seed=seed,
             ),

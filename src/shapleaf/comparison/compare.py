@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .. import _context
 from .._progress import progress
 from .._rng import stream
-from ..criteria import Criterion
+from ..criteria import Criterion, Loss
 from ..data import Batch, batches
 from ..errors import CriterionError
 from ..evaluation import faithfulness
@@ -89,7 +89,7 @@ def compare(
     tried = _some(rest, settings.examples, seed)
     case = Case(model, graph, settings, seed)
     with progress("compare", 5) as done:
-        step = training_step(model, sample, settings.loss)
+        step = training_step(model, sample, case.loss)
         found = attributed(case, criteria, sample)
         done("attributed")
         stable = stabilities(case, found, sample)
@@ -176,7 +176,7 @@ def _curves(
     if not settings.rates:
         return None
     if isinstance(settings.strategy, Tradeoff):
-        scores = {name: curved(model, one, sample, loss=settings.loss) for name, one in scores.items()}
+        scores = {name: curved(model, one, sample, loss=case.loss) for name, one in scores.items()}
     measure = partial(pruning_curves, model, scores, test, rates=settings.rates, strategy=settings.strategy)
     found = [measure(orders=settings.orders)]
     if settings.compensate is not None:
@@ -203,5 +203,6 @@ def _told(
         "subsets": f"{settings.subsets:,}",
         "single units": f"{settings.ablated:,} of a group",
         "draws": f"{settings.draws:,}",
-        **_context.made_with(settings.loss, case.seed),
+        **({} if case.target == Loss() else {"removals by": repr(case.target)}),
+        **_context.made_with(case.loss, case.seed),
     }

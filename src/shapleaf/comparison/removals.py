@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from .ranks import Values, correlation, weighted
 
 
 class Alone(NamedTuple):
-    """Single units of a group, and the rise of the mean loss when each of them alone is removed."""
+    """Single units of a group, and the rise of the mean cost when each of them alone is removed."""
 
     units: Tensor
     rises: Tensor
@@ -41,20 +42,21 @@ def ablated(case: Case, groups: Sequence[Group], data: Sequence[Batch]) -> dict[
     model, _, settings, seed = case
     if not settings.ablated:
         return {}
+    cost = partial(case.target.cost, loss=case.loss)
     found = {}
     with _context.inference(model), progress("single units", len(groups)) as step:
         for group in groups:
             order = stream(seed, "compare", "single units", group.name).permutation(group.size)
             units = torch.from_numpy(order)[: settings.ablated].sort().values
-            game = LayerGame(model, group, data, settings.loss)
-            losses = without(game, torch.eye(group.size)[units]).cpu().double()
-            found[group.name] = Alone(units, (losses[1:] - losses[0]).mean(1))
+            game = LayerGame(model, group, data, cost)
+            costs = without(game, torch.eye(group.size)[units]).cpu().double()
+            found[group.name] = Alone(units, (costs[1:] - costs[0]).mean(1))
             step(group.name)
     return found
 
 
 def agreement(scores: Values, alone: Mapping[str, Alone]) -> RankCorrelation:
-    """Whether scores rank the units that were removed as the rise of the loss does.
+    """Whether scores rank the units that were removed as the rise of the cost does.
 
     >>> alone = {"a": Alone(torch.tensor([0, 2]), torch.tensor([0.1, 0.3]))}
     >>> agreement({"a": torch.tensor([5.0, 9.0, 4.0])}, alone).within

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from .. import _context
 from ..aggregation import Aggregation, MeanPlusStd
+from ..criteria import Target
+from ..criteria.targets import measured
 from ..errors import CriterionError
 from ..evaluation.pruning_curves import RATES
 from ..records.pruning_curves import Order
@@ -22,7 +24,8 @@ class Comparing:
         groups: shell patterns of the groups to compare on; all by default.
         aggregate: how scores per example become one per unit.
         loss: ``f(output, target)``, one value per example: what criteria without a target of their own go
-            by, and what the removal of units raises.
+            by, and what removing sets and single units is measured by. Or a target such as ``Logit()``: then
+            removals are measured by how far they lower it, and those criteria go by cross-entropy.
         rates: shares of the units to remove for the pruning curves; ``()`` leaves these out.
         orders: ``"least"`` needed first, and ``"most"`` needed first as the control.
         strategy: of the curves, which units leave first across groups; one list over all by default.
@@ -45,7 +48,7 @@ class Comparing:
 
     groups: Sequence[str] | None = None
     aggregate: Aggregation = field(default_factory=MeanPlusStd)
-    loss: _context.Loss = _context.cross_entropy
+    loss: _context.Loss | Target = _context.cross_entropy
     rates: Sequence[float] = RATES
     orders: Sequence[Order] = ("least", "most")
     strategy: Strategy | None = None
@@ -72,6 +75,7 @@ class Comparing:
             raise CriterionError(
                 f"subsets={self.subsets}: a correlation needs 2; 0 leaves Sensitivity-n out."
             )
+        measured(self.loss)
         for name, least in (("ablated", 0), ("examples", 1), ("draws", 1)):
             if getattr(self, name) < least:
                 raise CriterionError(f"{name}={getattr(self, name)}: expected at least {least}.")

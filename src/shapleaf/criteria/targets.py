@@ -289,6 +289,21 @@ def compared(target: Target, where: str, name: str = "target") -> None:
         )
 
 
+def measured(loss: _context.Loss | Target) -> tuple[Target, _context.Loss]:
+    """What is measured where units are removed, and the loss: cross-entropy, if that is not it.
+
+    Raises:
+        CriterionError: a target that has no value there.
+
+    >>> measured(Logit(0))[0], measured(_context.cross_entropy)[0]
+    (Logit(of=0), Loss())
+    """
+    if not isinstance(loss, Target):
+        return Loss(), loss
+    compared(loss, "where units are removed", "loss")
+    return loss, _context.cross_entropy
+
+
 def _check(target: Target, name: str, given: object, words: tuple[str, ...]) -> None:
     if given in words or _is_class(given):
         return

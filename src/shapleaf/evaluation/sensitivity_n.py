@@ -16,7 +16,7 @@ from .. import _context
 from .._progress import progress
 from .._rng import stream
 from ..criteria import Loss, Target
-from ..criteria.targets import compared, parts
+from ..criteria.targets import measured, parts
 from ..data import batches
 from ..errors import CriterionError
 from ..game.game import without
@@ -88,7 +88,7 @@ def faithfulness(  # noqa: PLR0913 - which scores, on what, how
     groups = _groups(model, named)
     if subsets < 2:
         raise CriterionError(f"subsets={subsets}: a correlation needs at least 2.")
-    target, loss = _target(loss)
+    target, loss = measured(loss)
     counts = {group.name: _counts(group, sizes) for group in groups}
     rows: list[Correlation] = []
     removal = removal or Zero()
@@ -110,14 +110,6 @@ def faithfulness(  # noqa: PLR0913 - which scores, on what, how
         **_context.made_with(loss if any(isinstance(one, Loss) for one in parts(target)) else None, seed),
     }
     return Faithfulness(rows=tuple(rows), settings=settings)
-
-
-def _target(loss: _context.Loss | Target) -> tuple[Target, _context.Loss]:
-    """What is measured where units are removed, and the loss if that is it."""
-    if not isinstance(loss, Target):
-        return Loss(), loss
-    compared(loss, "where units are removed", "loss")
-    return loss, _context.cross_entropy
 
 
 def _groups(model: nn.Module, named: Mapping[str, Scores]) -> list[Group]:
