@@ -160,7 +160,7 @@ def test_areas_are_measured_and_a_rerun_does_what_is_missing(
 
     areas.main([*command, "weight norm"])
     found = json.loads(results.read_text())
-    # Nothing is drawn by it, so that it has one seed, and the control.
+    # Nothing is drawn, so that it has one seed, and the control.
     assert set(found["cells"]) == {key, "weight norm | none | most | 0"}
     assert found["intact"]["vit-heads"]["units"] == 8
     cell = found["cells"][key]
@@ -179,6 +179,9 @@ def test_areas_are_measured_and_a_rerun_does_what_is_missing(
     assert cells[key]["attribution_cpu_seconds"] == 98.0
     pxp = [k.partition(" | ")[2] for k in cells if k.startswith("PXP")]
     folded = "means and statistics | least"
+    # What makes up for what weight norms remove is drawn, though they are not.
+    assert {f"weight norm | {folded} | 0", f"weight norm | {folded} | 1"} <= cells.keys()
+    assert "weight norm | none | least | 1" not in cells
     assert pxp == [
         "none | least | 0",
         "none | most | 0",

@@ -127,9 +127,12 @@ def wanted(rows: Sequence[Attribution], seeds: Sequence[int], *, compensate: boo
     kinds = KINDS if compensate else KINDS[:1]
     first, found = (kinds[0], ("most", PLAIN), *kinds[1:]), list[Wanted]()
     for some in ([row for row in rows if row.slow < 2], [row for row in rows if row.slow == 2]):
-        drawn = [(row, seed) for seed in seeds[1:] for row in some if row.drawn]
+        others = [(row, seed) for seed in seeds[1:] for row in some]
         found.extend(Wanted(row, seeds[0], *one) for row in some for one in first)
-        found.extend(Wanted(*each, *one) for one in kinds for each in drawn)
+        # What compensates is drawn for every row.
+        found.extend(
+            Wanted(row, seed, *one) for one in kinds for row, seed in others if row.drawn or one != KINDS[0]
+        )
     return found
 
 
