@@ -76,7 +76,7 @@ def refine(
             }
             one = planned(graph, keep)
             chosen = chosen.compose(one)
-            current = prune(current, one, compensate=compensate).model
+            current = prune(current, one, compensate=compensate, measure=False).model
             step(names[0])
     made_by = {**plan.made_by, "refined": f"{criterion!r}, {first} first"}
     return planned(plan.graph, chosen.keep, made_by=made_by)
