@@ -26,10 +26,10 @@ MEANINGS = {
     "share. Top-PR: the highest rate that keeps 95 % of the accuracy.",
     "A_PR, most first": "Most first: the same with the most needed units removed first, a control; lower "
     "is better.",
-    "Sensitivity-n": "Sensitivity-n: how well scores of random sets of a group foretell, summed, the "
-    "rise of the loss when they are removed (Pearson’s r, from a quarter to 80 % of the group).",
-    "single units": "Single units: rank correlation of the scores with the rise of the loss when one unit "
-    "alone is removed, within groups; small, over all.",
+    "Sensitivity-n": "Sensitivity-n: how well scores of random sets of a group foretell, summed, what "
+    "removing them costs (Pearson’s r, from a quarter to 80 % of the group).",
+    "single units": "Single units: rank correlation of the scores with what removing one unit alone costs, "
+    "within groups; small, over all.",
     "stability": "Stability: rank correlation of scores from so many examples with those from all; likewise.",
     "steps": "Steps: what attribution took in training steps, forward and backward over the same examples; "
     "small, in seconds of the processor.",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from .charts import BOTTOM, RIGHT, TOP, Axis, Tick, axis, spread
 from .series import Dot
 
-DRAWN = 12  # dots of a line
+DRAWN = 24  # dots of a line: more than a curve of 20 rates has
 STYLES = 8  # colours, marks and dashes; more methods repeat them
 _MARKS = (
     "h0",
@@ -167,5 +167,5 @@ def mark(style: int, at: Iterable[str] = ("M7 7",)) -> Layer:
 
 
 def thinned(dots: Sequence[Dot]) -> list[Dot]:
-    """At most a dozen of the dots, evenly apart, both ends included."""
+    """Not all of very many dots: so many, evenly apart, both ends included."""
     return [dots[place] for place in spread(range(len(dots)), DRAWN)]
