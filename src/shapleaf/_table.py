@@ -29,6 +29,16 @@ def count(number: int, noun: str, nouns: str = "") -> str:
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
+def enumerated(names: Sequence[str], most: int = 3) -> str:
+    """Names in a sentence; of very many the first.
+
+    >>> enumerated(["a"]), enumerated(["a", "b", "c"]), enumerated(["a", "b", "c", "d"])
+    ('a', 'a, b and c', 'a, b and 2 others')
+    """
+    shown = list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} others"]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
 def percent(share: float | None) -> float | None:
     """A share in percent, rounded for a table cell.
 

@@ -10,7 +10,7 @@ import torch
 
 import sides
 from shapleaf.errors import DataError
-from shapleaf.records import Comparison, RankCorrelation
+from shapleaf.records import Comparison, PruningCurve, PruningCurves, RankCorrelation
 
 
 @pytest.fixture
@@ -62,6 +62,35 @@ def test_curves_by_order_and_compensation(found: Comparison) -> None:
     assert refit is not None
     assert refit.accuracy.tolist() == [100, 100, 95, 60]
     assert found.curve("criterion 1", "most", sides.REFIT) is None
+
+
+def test_who_leads_and_who_cannot_be_told_from_it(found: Comparison) -> None:
+    assert found.leaders() == ("criterion 0",)  # every image that others get right, and more
+    assert found.leaders("most") == found.names  # all the same
+    assert found.leaders("most", sides.REFIT) == replace(found, curves=None).leaders() == ()
+    assert found.table()["footer"] == "examples=100, seed=0"
+
+    def right(*each: int) -> PruningCurve:
+        rows = torch.tensor(each).bool()[None]
+        return PruningCurve(
+            criterion="", right=rows, rates=(0.5,), removed=(0.5,), params=(1.0,), macs=(1.0,)
+        )
+
+    # Behind by 1, 1, -1, 0 of four images: .25, and a standard error of .48; by all four images; not at all.
+    curves = [right(1, 1, 0, 1), right(0, 0, 1, 1), right(0, 0, 0, 0), right(1, 1, 0, 1)]
+    named = tuple(replace(one, criterion=f"criterion {k}") for k, one in enumerate(curves))
+    some = replace(sides.comparison(4), curves=PruningCurves(curves=named))
+    assert some.leaders() == ("criterion 0", "criterion 3", "criterion 1")
+    said = "A_PR: criterion 0, criterion 3 and criterion 1 cannot be told apart."
+    assert some.table()["footer"].splitlines()[0] == said
+
+
+def test_a_single_image_tells_nothing(found: Comparison) -> None:
+    assert found.curves is not None
+    curves = tuple(replace(one, right=one.right[:, -1:]) for one in found.curves.curves)
+    single = replace(found, curves=replace(found.curves, curves=curves))
+    assert len({one.area for one in single.ordered().values()}) > 1
+    assert len(single.leaders()) == 3
 
 
 def test_without_a_first_rate_of_0_there_is_no_top(found: Comparison) -> None:

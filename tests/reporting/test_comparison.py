@@ -36,6 +36,17 @@ def test_the_headline_says_whose_order_keeps_the_most(found: Comparison) -> None
     assert headline(sides.comparison(1)).endswith("0.825 on average over the rates.")
 
 
+def test_the_headline_says_who_cannot_be_told_from_the_best(
+    found: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = found.names
+    start = "criterion 0 keeps the most accuracy as units go: 0.825 on average over the rates; "
+    monkeypatch.setattr(Comparison, "leaders", lambda self: (first, second))
+    assert headline(found) == f"{start}criterion 1 cannot be told from it; criterion 2 the least, 0.650."
+    monkeypatch.setattr(Comparison, "leaders", lambda self: (first, second, third))
+    assert headline(found) == f"{start}criterion 1 and criterion 2 cannot be told from it."
+
+
 def test_the_table_marks_the_best_of_each_column(found: Comparison) -> None:
     shown = columns(found)
     assert shown["A_PR"] == [("0.825", "", "better"), ("0.738", "", ""), ("0.650", "", "")]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from .._intervals import Z
 from .._store import Tensor
-from .._table import count
+from .._table import count, enumerated
 from ..errors import DataError
 from ._base import Part, Record
 from .faithfulness import Faithfulness
@@ -169,6 +171,21 @@ class Comparison(Record):
         curves = {name: self.curve(name, order, compensation) for name in self.names}
         return {name: curve for name, curve in curves.items() if curve is not None}
 
+    def leaders(self, order: Order = "least", compensation: str = "none") -> tuple[str, ...]:
+        """The criterion whose curve has the largest area, and those that the examples cannot tell from it.
+
+        A criterion can be told if its area is behind by more than 1.96 standard errors of the difference,
+        paired by examples. The largest area comes first; empty where no curves were measured.
+        """
+        each = {name: c.right.double().mean(0) for name, c in self.ordered(order, compensation).items()}
+        ranked = sorted(each, key=lambda name: -float(each[name].mean()))
+        gaps = {name: each[ranked[0]] - each[name] for name in ranked}
+        return tuple(
+            name
+            for name, gap in gaps.items()
+            if len(gap) < 2 or gap.mean() <= Z * gap.std() / math.sqrt(len(gap))
+        )
+
     @property
     def compensations(self) -> tuple[str, ...]:
         """Those with which curves were measured too."""
@@ -208,11 +225,14 @@ class Comparison(Record):
 
     def table(self) -> dict[str, Any]:
         columns = self._columns()
+        leaders = self.leaders()
+        alike = f"A_PR: {enumerated(leaders)} cannot be told apart." if len(leaders) > 1 else ""
+        settings = ", ".join(f"{key}={value}" for key, value in self.settings.items())
         return {
             "title": f"Comparison of {count(len(self.criteria), 'criterion', 'criteria')}",
             "header": list(columns),
             "rows": [list(row) for row in zip(*columns.values(), strict=True)],
-            "footer": ", ".join(f"{key}={value}" for key, value in self.settings.items()),
+            "footer": "\n".join(filter(None, (alike, settings))),
         }
 
 

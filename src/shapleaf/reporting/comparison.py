@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .._table import enumerated
 from ..records.comparison import Compared, Comparison, RankCorrelation
 from ..records.pruning_curves import Order, PruningCurve
 from . import series
@@ -58,9 +59,13 @@ def headline(found: Comparison) -> str:
     if not areas:
         return f"{len(found.criteria)} criteria side by side."
     ranked = sorted(areas, key=lambda name: -areas[name])
-    best, last = ranked[0], ranked[-1]
+    best, last, alike = ranked[0], ranked[-1], found.leaders()[1:]
     said = f"{clip(best)} keeps the most accuracy as units go: {areas[best]:.3f} on average over the rates"
-    return f"{said}, {clip(last)} the least, {areas[last]:.3f}." if best != last else f"{said}."
+    if alike:
+        said += f"; {enumerated([clip(name) for name in alike])} cannot be told from it"
+    if last in (best, *alike):
+        return f"{said}."
+    return f"{said}{';' if alike else ','} {clip(last)} the least, {areas[last]:.3f}."
 
 
 def criteria(found: Comparison, most: int = ROWS) -> dict[str, Any]:
