@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -64,6 +64,12 @@ class Relevance(Backward):
         self.constant = attention == "cp"
         self._unnormed: dict[int, tuple[Tensor, Affine]] = {}
         self._levels: dict[int, tuple[Tensor, int]] = {}
+
+    def _run(self, key: str, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """What a layer returns is an activation, also where no unit lies before it; inputs are constants."""
+        out = super()._run(key, func, *args, **kwargs)
+        begins = key in self.rules or function_of(key) == "embedding"
+        return scaled(out.requires_grad_(), 1.0) if begins and not out.requires_grad else out
 
     def weighted(self, layer: Affine) -> Tensor:
         z = layer()
