@@ -499,3 +499,24 @@ def test_a_learned_query_is_one_fused_or_not() -> None:
     for eager, fused in zip(*found, strict=True):
         for group in eager.values:
             assert torch.allclose(eager.values[group], fused.values[group], **CLOSE)
+
+
+def test_what_is_made_of_weights_alone_is_one() -> None:
+    """A low-rank update and a spectral norm multiply weights before they meet an activation."""
+
+    def run(self: Any, x: Tensor) -> Tensor:
+        return self.out(F.relu(F.linear(F.relu(self.a(x)), self.b.weight + self.up @ self.down)))
+
+    model = settle(Apply(run, a=nn.Linear(3, 6), b=nn.Linear(6, 5), out=nn.Linear(5, 3)))
+    model.up, model.down = nn.Parameter(example(5, 2)), nn.Parameter(example(2, 6))
+    normed = settle(
+        nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.utils.parametrizations.spectral_norm(nn.Linear(6, 3)))
+    )
+    x, labels = example(5, 3), torch.arange(5) % 3
+    for net in (model, normed):
+        graph = sl.trace(net, x[:1])
+        lrp, taylor = sl.LRP(ZERO, absolute=None), sl.Taylor(signed=True, target=sl.Logit())
+        mine, theirs = (sl.attribute(net, graph, (x, labels), c, aggregate=None) for c in (lrp, taylor))
+        assert mine.values.keys() == theirs.values.keys()
+        for group, values in theirs.values.items():
+            assert torch.allclose(mine.values[group], values, **CLOSE)
