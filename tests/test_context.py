@@ -136,6 +136,18 @@ def test_cross_entropy_takes_probabilities_and_any_integers() -> None:
         assert torch.equal(_context.cross_entropy(scores, labels.to(dtype)), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_probabilities_may_be_rounded(dtype: torch.dtype) -> None:
+    smoothed = torch.full((1, 1000), 0.1 / 1000).index_fill_(1, torch.tensor([7]), 0.9 + 0.1 / 1000)
+    mixed = torch.tensor([[0.3, 0.7], [1, 0]]).repeat(1, 500) / 500
+    dense = torch.rand(2, 3, 5, 5).softmax(1)
+    for target in (smoothed, mixed, dense):
+        scores = torch.randn(target.shape)
+        exact = -(target * scores.log_softmax(1)).sum(1).reshape(len(target), -1).mean(1)
+        loss = _context.cross_entropy(scores, target.to(dtype))
+        torch.testing.assert_close(loss, exact, rtol=1e-2, atol=1e-2)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_cross_entropy_of_half_precision_is_single(dtype: torch.dtype) -> None:
     scores = torch.tensor([[2.0, -2.0]], dtype=dtype)
@@ -156,8 +168,12 @@ def test_cross_entropy_of_half_precision_is_single(dtype: torch.dtype) -> None:
         (
             torch.zeros(2, 3),
             torch.zeros(2),
-            r"probabilities of shape \(2,\), but the model returned \(2, 3\)",
+            r"probabilities of shape \(2, 3\): .* received torch.float32 \(2,\)\. For regression",
         ),
+        (torch.zeros(2, 1), torch.ones(2, 1), r"of two classes or more, .* received torch.float32 \(2, 1\)"),
+        (torch.zeros(1, 2), torch.tensor([[-0.5, 1.5]]), "from -0.5 up, with sums from 1 to 1"),
+        (torch.zeros(2, 2), torch.tensor([[1.0, 0], [0.5, 3]]), "from 0 up, with sums from 1 to 3.5"),
+        (torch.zeros(1, 2), torch.tensor([[1.0, torch.nan]]), "from nan up"),
         (torch.zeros(2), torch.zeros(2, dtype=torch.long), r"needs scores of shape \(examples, classes\)"),
     ],
 )

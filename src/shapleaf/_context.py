@@ -134,11 +134,39 @@ def logits(output: Any) -> Tensor:
     )
 
 
+def check_probabilities(target: Tensor, scores: Tensor) -> None:
+    """Refuse targets of floating point that are no probabilities of the classes scored, along dim 1.
+
+    Their sum may be off by 0.01, as rounding to bfloat16 leaves it.
+
+    Raises:
+        DataError: they have another shape than the scores, or there are less than two classes; some are
+            negative, or do not sum to 1.
+
+    >>> check_probabilities(torch.tensor([[0.9, 0.1]]), torch.zeros(1, 2))
+    """
+    found = described(target)
+    if target.shape == scores.shape and scores.shape[1] > 1:
+        sums = target.float().sum(1)
+        if bool((target >= 0).all()) and bool(((sums - 1).abs() <= 0.01).all()):
+            return
+        if target.numel():
+            least, low, high = (float(x) for x in (target.min(), sums.min(), sums.max()))
+            found += f", from {least:.4g} up, with sums from {low:.4g} to {high:.4g}"
+    labels = (len(scores), *scores.shape[2:])
+    raise DataError(
+        f"expected integer labels of shape {labels}, or probabilities of shape {(*scores.shape,)}: of two "
+        f"classes or more, not negative, with the sum 1 along dim 1; received {found}. "
+        "For regression pass loss=f(output, target), to evaluate in the metric Loss(f)."
+    )
+
+
 def cross_entropy(output: Any, target: Tensor) -> Tensor:
     """Cross-entropy per example, shape ``(examples,)``, averaged over any further positions.
 
     Raises:
-        DataError: labels are out of range, or scores and targets do not fit each other.
+        DataError: labels are out of range, targets of floating point are no class probabilities, or scores
+            and targets do not fit each other.
 
     >>> cross_entropy(torch.zeros(2, 4), torch.tensor([0, 3])).tolist() == [torch.tensor(4.).log().item()] * 2
     True
@@ -150,11 +178,7 @@ def cross_entropy(output: Any, target: Tensor) -> Tensor:
             f"{tuple(scores.shape)}; pass loss=f(output, target) that fits it."
         )
     if target.is_floating_point():
-        if scores.shape != target.shape:
-            raise DataError(
-                f"targets are probabilities of shape {tuple(target.shape)}, "
-                f"but the model returned {tuple(scores.shape)}."
-            )
+        check_probabilities(target, scores)
     else:
         target = target.long()
         if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < scores.shape[1]:
@@ -164,6 +188,8 @@ def cross_entropy(output: Any, target: Tensor) -> Tensor:
             )
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()  # what counts are small differences between losses
+    if target.is_floating_point():
+        target = target.to(scores.dtype)
     loss = nn.functional.cross_entropy(scores, target, reduction="none")
     return loss.flatten(1).mean(1) if loss.ndim > 1 else loss
 

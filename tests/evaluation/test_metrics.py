@@ -90,6 +90,14 @@ def test_probabilities_as_targets() -> None:
     assert Accuracy().observe(torch.eye(2), batch(target), None).tolist() == [1.0, 1.0]
 
 
+def test_numbers_to_be_predicted_are_no_probabilities() -> None:
+    # With one output every cross-entropy is zero and every class the right one, whatever the targets are.
+    for numbers in (torch.tensor([[5.0], [-3.0]]), torch.tensor([[0.1, 2.0], [0.5, 0.5]])):
+        for metric in (Accuracy(), Loss()):
+            with pytest.raises(DataError, match=r"expected integer labels .* For regression pass loss="):
+                metric.observe(torch.randn(numbers.shape), batch(numbers), None)
+
+
 def test_predictions_at_several_positions_count_by_their_share() -> None:
     scores = torch.zeros(1, 3, 4)
     scores[0, 1] = 1.0

@@ -151,9 +151,10 @@ def labels_of(target: Any, scores: Tensor, ignore: int | None = None) -> Tensor:
             "give batches as (inputs, labels)."
         )
     shape = (scores.shape[0], *scores.shape[2:])
-    if target.is_floating_point() and target.shape == scores.shape:
+    if target.is_floating_point():
+        _context.check_probabilities(target, scores)
         return target.argmax(1)
-    if target.is_floating_point() or target.shape != shape:
+    if target.shape != shape:
         raise DataError(
             f"expected integer labels of shape {shape}, received {target.dtype} {tuple(target.shape)}."
         )
