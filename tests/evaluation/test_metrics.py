@@ -60,6 +60,17 @@ def test_accuracy_is_scikit_learns(top: int) -> None:
     assert Accuracy(top).summarise(values).value == pytest.approx(100 * expected, abs=1e-10)
 
 
+@pytest.mark.parametrize("classes", [3, 5, 10, 17])
+def test_of_equal_scores_the_first_class_is_the_best(classes: int) -> None:
+    scores, labels = torch.zeros(classes, classes), torch.arange(classes)
+    for top in (1, 2, classes):
+        assert Accuracy(top).observe(scores, batch(labels), None).tolist() == (labels < top).tolist()
+    rounded = torch.randn(500, classes).round()
+    assert Accuracy().observe(rounded, batch(rounded.argmax(1)), None).all()
+    pixels = torch.randn(4, classes, 6, 6).round()
+    assert Accuracy().observe(pixels, batch(pixels.argmax(1).to(torch.uint8)), None).all()
+
+
 def test_loss_is_scikit_learns_with_a_normal_interval() -> None:
     scores, labels = torch.randn(200, 5, dtype=torch.float64), torch.randint(5, (200,))
     values = Loss().observe(scores, batch(labels), None)

@@ -177,7 +177,8 @@ class Accuracy:
     """Share of examples whose label is among the ``top`` best classes, in percent, higher is better.
 
     The interval is Wilson's. Where the model predicts at several positions (pixels, tokens), an
-    example counts with its share of positions, and the interval errs on the wide side.
+    example counts with its share of positions, and the interval errs on the wide side. Of classes with
+    the same score the first is the better one, as for ``argmax``.
 
     >>> Accuracy().observe(torch.eye(2), Batch(torch.eye(2), torch.tensor([0, 0])), None).tolist()
     [1.0, 0.0]
@@ -205,8 +206,11 @@ class Accuracy:
         scores = predictions(output, batch)
         if self.top > scores.shape[1]:
             raise DataError(f"Accuracy(top={self.top}): the model has only {scores.shape[1]} classes.")
-        labels = labels_of(batch.target, scores).unsqueeze(1)
-        return _share((scores.topk(self.top, dim=1).indices == labels).any(1))
+        labels = labels_of(batch.target, scores).long().unsqueeze(1)
+        own = scores.gather(1, labels)
+        classes = torch.arange(scores.shape[1], device=scores.device).view(-1, *(1,) * (scores.ndim - 2))
+        ahead = (scores > own) | ((scores == own) & (classes < labels))
+        return _share(ahead.sum(1) < self.top)
 
     def summarise(self, values: Tensor) -> Interval:
         """The share with its Wilson interval."""
