@@ -161,6 +161,37 @@ def test_outputs_that_are_no_predictions_are_left_to_the_metric() -> None:
         evaluate(Energy(), (x, y), [Accuracy()], reference=Energy())
 
 
+class Drawing(nn.Module):
+    """Drops inputs at random, in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(nn.functional.dropout(x, 0.5))
+
+
+def test_both_models_draw_the_same_random_numbers() -> None:
+    model = Drawing()
+    for size in (50, 10):
+        report = evaluate(model, cut(size, examples()), [Agreement(), Loss()], reference=model)
+        assert report["agreement"].value == 100
+        assert report["loss"].value == report["loss"].reference
+
+
+def test_data_that_draw_random_numbers_go_on_drawing() -> None:
+    drawn: list[Tensor] = []
+
+    def augmented() -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(4):
+            drawn.append(torch.rand(()))
+            yield torch.ones(5, 4), torch.zeros(5).long()
+
+    evaluate(Drawing(), augmented(), [Accuracy()])
+    assert len({float(value) for value in drawn}) == 4
+
+
 def state(model: nn.Module) -> list[Any]:
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
     flags = [module.training for module in model.modules()]

@@ -42,7 +42,7 @@ def evaluate(
     """Measure a model, and beside it the model it was made from.
 
     Both models see the same batches, in eval mode and without gradients, and are left as
-    they were found. The data is gone through once.
+    they were found. The data is gone through once. Where a model draws random numbers, both draw the same.
 
     Args:
         model: what is measured, usually pruned.
@@ -130,8 +130,8 @@ def _pass(
         first = next(stream)
         batch: Batch | None = first
         while batch is not None and metrics:
-            output = _context.forward(model, batch.inputs)
-            beside = None if reference is None else _context.forward(reference, batch.inputs)
+            output = _predicted(model, batch)
+            beside = None if reference is None else _predicted(reference, batch)
             _check_classes(output, beside)
             for k, metric in enumerate(metrics):
                 with _context.located(f"the model, batch from example {batch.first}"):
@@ -142,6 +142,12 @@ def _pass(
             batch = next(stream, None)
     pairs = zip(mine, theirs, strict=True)
     return first, [(torch.cat(a), torch.cat(b) if b else None) for a, b in pairs]
+
+
+def _predicted(model: nn.Module, batch: Batch) -> Any:
+    """What a model returns; one that draws random numbers draws the same as any other, for every batch."""
+    with _context.rng(0):  # a generator of its own, since the data may draw from the other
+        return _context.forward(model, batch.inputs)
 
 
 def _check_classes(output: Any, beside: Any) -> None:
