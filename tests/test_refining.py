@@ -49,6 +49,15 @@ def test_by_the_slow_way() -> None:
         assert sl.refine(model, plan, (X, Y), sl.LeaveOneOut(), first=first).keep == keep
 
 
+def test_a_group_of_channels_may_go_down_to_one() -> None:
+    """Then its channels are units of their own, which stay."""
+    model = settle(nn.Sequential(conv(3, 8), nn.GroupNorm(2, 8), nn.ReLU(), conv(8, 6), nn.ReLU(), head(6)))
+    maps = example(12, 3, 6, 6, seed=2)
+    plan = sl.plan(sl.trace(model, maps[:2]), {"0": [0], "3": range(3)})
+    refined = sl.refine(model, plan, (maps, torch.arange(12) % 3), sl.Taylor(), first="input")
+    assert {name: len(kept) for name, kept in refined.keep.items()} == {"0": 1, "3": 3}
+
+
 def test_a_group_that_loses_nothing_is_left_alone() -> None:
     model = chain()
     plan = sl.plan(sl.trace(model, X[:2]), {"2": range(3)})

@@ -295,6 +295,39 @@ def test_a_group_down_to_one_unit_still_takes_its_time() -> None:
     assert run.model.a.out_channels == 1
 
 
+def grouped() -> nn.Module:
+    """A convolution in two groups, which are units while there are two, and eight channels that go too."""
+    return settle(
+        nn.Sequential(conv(3, 8, 1), nn.ReLU(), conv(8, 8, 3, groups=2), conv(8, 8, 1), nn.ReLU(), head(8))
+    )
+
+
+@pytest.mark.parametrize("kind", ["Macs", "Latency"])
+def test_once_a_grouped_convolution_has_one_group_the_steps_go_on(kind: str) -> None:
+    model = grouped()
+    graph = sl.trace(model, DATA[0][:2])
+    assert [(group.name, group.size) for group in graph] == [("0", 2), ("3", 8)]
+    times = {"2:conv2d#0": lambda a: 0.1 * a, "3:conv2d#0": lambda a, c: 0.01 * a * c}
+    budget = sl.Macs(keep=0.3) if kind == "Macs" else sl.Latency(keep=0.4, table=made_up(graph, times))
+
+    def planner(model: nn.Module, data: Any, budget: sl.Budget) -> sl.Plan:
+        graph = sl.trace(model, data[0][:2])
+        return sl.plan(graph, {"0": [0]}) if graph["0"].size == 2 else PLANNER(model, data, budget)
+
+    pruner = sl.Pruner(
+        model, None, DATA, budget, sl.Linear(steps=4, every=1), planner=planner, compensate=None
+    )
+    while not pruner.finished:
+        pruner.step()
+    if kind == "Macs":
+        cost = [sl.cost(sl.trace(each, DATA[0][:2])).macs for each in (model, grouped())]
+        assert cost[0] <= 0.3 * cost[1]
+    else:  # the table says nothing about single channels of the one group
+        whole = reduce(sl.Plan.compose, [receipt.plan for receipt in pruner.receipts])
+        assert budget.table.predict(whole) <= 0.4 * budget.table.dense
+        assert (model[0].out_channels, len(whole.keep["0"])) == (4, 1)
+
+
 def test_a_run_under_a_latency_budget_is_resumed() -> None:
     whole = Run("SGD", timed(0.4))
     whole.train(range(STEPS))

@@ -82,7 +82,8 @@ def allocate(
     if min_keep < 1 or multiple_of < 1:
         raise BudgetError(f"min_keep={min_keep} and multiple_of={multiple_of} must be at least 1.")
     budget.check(scores.graph)
-    sets = _sets(scores, min_keep, multiple_of)
+    covered = {group.name for group in scores.graph if budget.covers(group)}
+    sets = [one for one in _sets(scores, min_keep, multiple_of) if covered.issuperset(one.names)]
     keys = (strategy or Global()).keys({s.names[0]: s.scores for s in sets}, scores, budget)
     for one in sets:
         one.keys = _checked(keys.get(one.names[0], ()), one)

@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from typing import ClassVar, Self
 
 from .errors import BudgetError, StaleGraphError
-from .records import Cost, Graph, LatencyTable, Plan
+from .records import Cost, Graph, Group, LatencyTable, Plan
 from .records.latency import Predictor
 
 
@@ -59,6 +59,10 @@ class Budget:
 
     def check(self, graph: Graph) -> None:
         """Refuse a graph that this budget cannot be measured on."""
+
+    def covers(self, group: Group) -> bool:
+        """Whether it can say what fewer units of a group cost; else all of them stay."""
+        return True
 
     def after(self, plan: Plan) -> Self:
         """The same budget for the model that a plan leaves, traced anew; fractions are then of that model."""
@@ -191,12 +195,19 @@ class Latency(Budget):
         self.table.check(whole)
         left = {group.name: group.size for group in whole} | self._left()
         for group in graph:
-            if group.size != left.get(group.name):
+            if not self.covers(group) and 1 not in self._left().values():
                 due = left.get(group.name, "no")
                 raise StaleGraphError(
                     f"{self} is for a model with {due} units in group {group.name}; the one received has "
                     f"{group.size}. Give it every plan that led there: budget.after(plan)."
                 )
+
+    def covers(self, group: Group) -> bool:
+        """Whether the table was measured for these units.
+
+        They are others where a convolution or norm has a single group left: then each channel is one.
+        """
+        return self.pruned is None or self._left().get(group.name) == group.size
 
     def after(self, plan: Plan) -> Self:
         """The same budget for the model that a plan leaves: its times are still those of the whole table.

@@ -192,8 +192,7 @@ class Pruner:
     @property
     def _rest(self) -> Budget:
         """The budget for what the steps so far have left."""
-        plans = [receipt.plan for receipt in self._receipts]
-        return self.budget.after(reduce(Plan.compose, plans)) if plans else self.budget
+        return reduce(lambda budget, receipt: budget.after(receipt.plan), self._receipts, self.budget)
 
     def due(self, step: int) -> bool:
         """Whether units are to go after this training step, counted as you like.

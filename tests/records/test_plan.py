@@ -149,6 +149,23 @@ def test_a_group_that_shrank_to_one_unit_is_no_group_any_more() -> None:
     assert first.compose(second).after.units == 3
 
 
+def test_once_a_grouped_convolution_has_one_group_its_channels_are_units() -> None:
+    layers = [nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1, groups=2), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 2, 1)]
+    model, x = nn.Sequential(*layers), torch.randn(2, 3, 4, 4)
+    first = sl.plan(sl.trace(model, x), {"0": (1,)})
+    left = sl.trace(sl.prune(model, first).model, x)
+    assert [(group.name, group.size) for group in left] == [("0", 4), ("1", 4), ("2", 6)]
+    second = sl.plan(left, {"2": (1, 3)})
+    both = first.compose(second)
+    assert both.keep == {"0": (1,), "2": (1, 3)}
+    assert both.after == sl.plan(first.graph, both.keep).after
+    again = sl.plan(sl.trace(sl.prune(model, both).model, x), {"2": (1,)})
+    assert both.compose(again).keep == {"0": (1,), "2": (3,)}
+    for name in ("0", "1"):
+        with pytest.raises(PlanError, match=f"removes units of group {name} that are no units of the first"):
+            first.compose(sl.plan(left, {name: (0, 1)}))
+
+
 def test_a_second_plan_for_another_model_is_refused(graph: Graph) -> None:
     model, x = mlp(), torch.zeros(1, 3, dtype=torch.float64)
     first = sl.plan(sl.trace(model, x), {"0": (0, 1)})

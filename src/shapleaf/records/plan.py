@@ -92,7 +92,8 @@ class Plan(Record):
             second: a plan for the model that this plan leaves, traced anew.
 
         Raises:
-            PlanError: ``second`` was made for another model.
+            PlanError: ``second`` was made for another model, or removes channels that are units only since a
+                convolution or norm has a single group left.
 
         >>> import torch, shapleaf as sl
         >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -105,12 +106,19 @@ class Plan(Record):
         keep = dict(self.keep)
         for group in second.graph:
             units = keep.get(group.name, ())
-            if len(units) != group.size:
+            if len(units) == group.size:
+                keep[group.name] = tuple(units[unit] for unit in second.keep[group.name])
+            elif 1 not in map(len, self.keep.values()):
                 raise PlanError(
                     f"the second plan's group {group.name} has {group.size} units, expected {len(units)}: "
                     "make it for the model that the first plan leaves."
                 )
-            keep[group.name] = tuple(units[unit] for unit in second.keep[group.name])
+            elif group.name in second.pruned:
+                raise PlanError(
+                    f"the second plan removes units of group {group.name} that are no units of the first "
+                    "plan's: where a convolution or norm has a single group left, traced anew each of its "
+                    "channels is one. Carry out one plan after the other."
+                )
         after = replace(second.after, units=sum(map(len, keep.values())))
         return replace(self, keep=keep, after=after, made_by={**self.made_by, **second.made_by})
 
