@@ -20,20 +20,19 @@ def slice_state(optimizer: Optimizer, model: nn.Module, what: Cuts) -> None:
     parameter's shape (SGD, Adam, AdamW, RMSprop, …), over all parameter groups.
 
     Raises:
-        PlanError: the optimizer holds none of the parameters to be cut, or keeps state of another shape.
+        PlanError: the optimizer holds no parameter of the model, or keeps state of another shape.
     """
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             _check(optimizer, parameter, key, value)
     named = dict(model.named_parameters())
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    mine = {name: named[name] for name in what if name in named and id(named[name]) in held}
-    if not mine:
+    if not any(id(parameter) in held for parameter in named.values()):
         raise PlanError(
-            f"this {type(optimizer).__name__} holds none of the parameters that the plan cuts; "
+            f"this {type(optimizer).__name__} holds no parameter of the model; "
             "pass the optimizer that was built from this model's own parameters."
         )
-    for name, parameter in mine.items():
+    for name, parameter in ((name, named[name]) for name in what if name in named):
         state = optimizer.state.get(parameter, {})
         for key, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
