@@ -9,7 +9,7 @@ from functools import reduce
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -19,7 +19,7 @@ from .attribution import attribute
 from .budgets import Budget, Units
 from .costs import cost
 from .criteria import Criterion, OptimalBrainSurgeon
-from .cuts import attributes, slicing
+from .cuts import slicing
 from .data import batches, repeatable
 from .errors import BudgetError, DataError, PlanError
 from .records import Cost, Graph, Group, Plan, Receipt, Scores
@@ -223,7 +223,6 @@ class Pruner:
             chosen = replace(chosen, made_by={**chosen.made_by, "step": number})
             receipt = prune_(self.model, chosen, optimizer=self.optimizer, compensate=self.compensate)
         self._receipts.append(receipt)
-        self._adopt()
         return receipt
 
     def state_dict(self) -> dict[str, Any]:
@@ -248,16 +247,9 @@ class Pruner:
                 f"this pruner has done {mine} of its steps, in another way than the state that is loaded; "
                 "units do not come back. Build the model, its optimizer and the pruner anew, then load."
             )
-        done: list[Receipt] = []
-        try:
-            with optimizers.restored_on_failure(self.optimizer), slicing.restored_on_failure(self.model):
-                for receipt in receipts[mine:]:
-                    self._replay(receipt)
-                    done.append(receipt)
-        except BaseException:
-            for receipt in reversed(done):
-                attributes.undo(self.model, receipt.edits)
-            raise
+        with optimizers.restored_on_failure(self.optimizer), slicing.restored_on_failure(self.model):
+            for receipt in receipts[mine:]:
+                self._replay(receipt)
         self._receipts = receipts
         self._adopt()
 
@@ -267,12 +259,9 @@ class Pruner:
 
     def _adopt(self) -> None:
         """Give the optimizer the biases that compensation added."""
-        for name in dict.fromkeys(name for receipt in self._receipts for name, _ in receipt.biases):
-            layer = self.model.get_submodule(name)
-            bias, weight = layer._parameters["bias"], attributes.weights(layer)[0]
-            assert bias is not None
-            for group in self.optimizer.param_groups if self.optimizer is not None else ():
-                _move(group, f"{name}.bias", bias, here=any(p is weight for p in group["params"]))
+        if self.optimizer is not None:
+            names = dict.fromkeys(name for receipt in self._receipts for name, _ in receipt.biases)
+            optimizers.adopt(self.optimizer, self.model, names)
 
     def _loaded(self, state: Mapping[str, Any]) -> list[Receipt]:
         receipts = saved_receipts(state)
@@ -362,11 +351,3 @@ def _units(graph: Graph, planner: Planning) -> int:
         for name, size in sizes.items()
         if all(member in sizes and not graph[member].blocked for member in graph.tied(name))
     )
-
-
-def _move(group: dict[str, Any], name: str, parameter: Tensor, *, here: bool) -> None:
-    """Take a parameter out of an optimizer's group, or put it at its end."""
-    kept = [i for i, other in enumerate(group["params"]) if other is not parameter]
-    for key, end in (("params", parameter), ("param_names", name)):
-        if key in group:
-            group[key][:] = [group[key][i] for i in kept] + [end] * here

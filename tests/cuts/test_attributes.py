@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import Tensor, nn
 
@@ -84,13 +85,38 @@ def test_a_layer_that_holds_a_tied_weight_under_another_name_follows() -> None:
     assert pruned[2].weight is pruned[4].weight
 
 
-def test_undo_and_redo() -> None:
-    model = nn.Sequential(nn.Linear(3, 4))
-    edits = (Edit(module="0", attribute="out_features", before=4, after=2),)
-    attributes.redo(model, edits)
-    assert model[0].out_features == 2
-    attributes.undo(model, edits)
-    assert model[0].out_features == 4
+def test_only_numbers_that_are_what_they_were_are_set() -> None:
+    model = nn.Sequential(nn.Linear(np.int64(3), 4), nn.LayerNorm(4))
+    shape = Edit(module="1", attribute="normalized_shape", before=(4,), after=(2,))
+    width = Edit(module="0", attribute="in_features", before=3, after=2)
+    attributes.redo(model, (Edit(module="0", attribute="out_features", before=4, after=2), shape, width))
+    assert (model[0].in_features, model[0].out_features, model[1].normalized_shape) == (2, 2, (2,))
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (Edit(module="9", attribute="out_features", before=4, after=2), "no module '9'"),
+        (Edit(module="0", attribute="out_features", before=5, after=2), "holds 4 there: build it"),
+        (Edit(module="0", attribute="out_features", before=4, after=2.5), "from 4 to 2.5"),
+        (Edit(module="0", attribute="out_features", before=4, after=True), "from 4 to True"),
+        (Edit(module="0", attribute="out_features", before=4, after="x"), "from 4 to 'x'"),
+        (Edit(module="0", attribute="out_features", before=4, after=(2, 3)), "to "),
+        (Edit(module="0", attribute="out_features", before=4, after=2, index=0), "sets 0.out_features"),
+        (Edit(module="1", attribute="normalized_shape", before=4, after=2, index=1), "sets 1.normal"),
+        (Edit(module="1", attribute="normalized_shape", before=4, after=2, index=-1), "sets 1.normal"),
+        (Edit(module="0", attribute="training", before=1, after=0), "sets 0.training"),
+        (Edit(module="0", attribute="forward", before=4, after=2), "holds None there"),
+        (Edit(module="0", attribute="weight", before=4, after=2), "sets 0.weight"),
+        (Edit(module="0", attribute="__class__", before="torch.Linear", after="torch.ReLU"), "cannot become"),
+        (Edit(module="2", attribute="__class__", before="x", after="y"), "2 is a MultiheadAttention and"),
+    ],
+)
+def test_edits_that_are_none_of_surgery_are_refused(edit: Edit, message: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.MultiheadAttention(4, 2))
+    with pytest.raises(sl.PlanError, match=message):
+        attributes.redo(model, (edit,))
+    assert str(model) == str(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.MultiheadAttention(4, 2)))
 
 
 def test_dropout_rates_scale_by_the_share_that_stays() -> None:
@@ -142,7 +168,7 @@ def test_layers_without_tensors_have_no_sizes_to_read(norm: nn.Module) -> None:
     assert attributes._sizes(norm) == {}
 
 
-def test_resizing_sets_what_the_plan_leaves_and_can_be_undone() -> None:
+def test_resizing_sets_what_the_plan_leaves_and_can_be_redone() -> None:
     def run(self: Any, x: Tensor) -> Tensor:
         return self.b(self.a(x).view(len(x), *self.grid).flatten(1))
 
@@ -153,7 +179,6 @@ def test_resizing_sets_what_the_plan_leaves_and_can_be_undone() -> None:
     assert edits == (Edit(module="", attribute="grid", index=1, before=4, after=3),)
     assert model.grid == (2, 3)
     assert attributes.resize(model, plan) == ()
-    attributes.undo(model, edits)
-    assert model.grid == (2, 4)
+    model.grid = [2, 4]
     attributes.redo(model, edits)
-    assert model.grid == (2, 3)
+    assert model.grid == [2, 3]

@@ -90,6 +90,11 @@ def test_everything_is_put_back_after_an_exception() -> None:
         )
         model[4].bias = nn.Parameter(torch.zeros(8))
         model[0].weight.grad = None
+        model[0].out_channels, model[0].added = 1, 2
+        model[0].register_parameter("more", nn.Parameter(torch.zeros(1)))
+        model[1].__class__ = nn.BatchNorm3d
         raise KeyboardInterrupt
     assert bias is model[4].bias is None
+    assert (type(model[1]), model[0].out_channels) == (nn.BatchNorm2d, 6)
+    assert not hasattr(model[0], "added")
     assert state(model) == before

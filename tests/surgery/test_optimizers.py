@@ -14,7 +14,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 import shapleaf as sl
 from shapleaf.cuts import slicing
 from shapleaf.surgery import optimizers
-from zoo import NETS, forward, half_plan, random_plan, state
+from zoo import NETS, example, forward, half_plan, random_plan, settle, state
 
 Build = Callable[[nn.Module], Optimizer]
 
@@ -111,10 +111,32 @@ def test_the_optimizer_of_another_model_is_refused() -> None:
     optimizer = SGD(other.parameters(), lr=0.1, momentum=0.9)
     step(other, optimizer, inputs, 0)
     before, theirs = state(model), state(other, optimizer)
-    with pytest.raises(sl.PlanError, match="this SGD holds none of the parameters that the plan cuts"):
+    with pytest.raises(sl.PlanError, match="this SGD holds no parameter of the model"):
         sl.prune_(model, half_plan(sl.trace(model, inputs)), optimizer=optimizer)
     assert state(model) == before
     assert state(other, optimizer) == theirs
+
+
+def test_the_optimizer_of_the_head_alone_is_fine_wherever_the_cut_is() -> None:
+    model, inputs = NETS["mlp"]()
+    optimizer = Adam(model[4].parameters())
+    step(model, optimizer, inputs, 0)
+    sl.prune_(model, sl.plan(sl.trace(model, inputs), {"0": [1, 2]}), optimizer=optimizer)
+    assert [(*p.shape,) for p in optimizer.param_groups[0]["params"]] == [(3, 6), (3,)]
+    step(model, optimizer, inputs, 1)
+    sl.prune_(model, sl.plan(sl.trace(model, inputs), {"2": [1, 2]}), optimizer=optimizer)
+    assert optimizer.state[model[4].weight]["exp_avg"].shape == (3, 2)
+    step(model, optimizer, inputs, 2)
+
+
+def test_a_bias_that_compensation_adds_joins_its_weights_group() -> None:
+    model = settle(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3, bias=False)))
+    optimizer = SGD([{"params": model[0].parameters()}, {"params": model[2].parameters(), "lr": 0.5}], lr=0.1)
+    inputs = example(30, 4)
+    plan = sl.plan(sl.trace(model, inputs[:2]), {"0": range(5)})
+    sl.prune_(model, plan, optimizer=optimizer, compensate=sl.LeastSquares(inputs))
+    assert [len(group["params"]) for group in optimizer.param_groups] == [2, 2]
+    assert optimizer.param_groups[1]["params"][1] is model[2].bias
 
 
 class Listing(SGD):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import shapleaf as sl
+from shapleaf.records import Edit
 from zoo import (
     INEXACT,
     NETS,
@@ -193,6 +194,36 @@ def test_a_replay_on_another_architecture_is_refused() -> None:
     with pytest.raises(sl.StaleGraphError, match="belongs to another model"):
         sl.replay(pruned, receipt)
     assert state(pruned) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"edits": Edit(module="4", attribute="forward", before=1, after=2)}, "sets 4.forward"),
+        ({"edits": Edit(module="4", attribute="out_features", before=9, after=2)}, "holds 3 there"),
+        ({"edits": Edit(module="9", attribute="out_features", before=3, after=2)}, "no module '9'"),
+        ({"biases": ("4", 3)}, "4 has no place for a bias"),
+        ({"biases": ("2", 10**13)}, "2 has 3 outputs and cannot be given a bias of 10"),
+        ({"biases": ("2", -1)}, "2 has 3 outputs"),
+        ({"biases": ("1", 3)}, "1 has no place for a bias"),
+        ({"biases": ("9", 3)}, "9 has no place for a bias"),
+    ],
+)
+def test_a_receipt_that_sets_what_surgery_never_does_leaves_the_model_as_it_is(
+    change: dict[str, Any], message: str
+) -> None:
+    """Receipts are read from files, which anyone may have written."""
+    layers = [nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 6, bias=False), nn.Tanh(), nn.Linear(6, 3)]
+    model = settle(nn.Sequential(*layers))
+    receipt = sl.prune(model, half_plan(sl.trace(model, example(2, 5)))).receipt
+    fresh, ((field, extra),) = copy.deepcopy(model), change.items()
+    hostile = replace(receipt, **{field: (*getattr(receipt, field), extra)})
+    before = state(fresh), str(fresh)
+    with pytest.raises(sl.PlanError, match=message):
+        sl.replay(fresh, hostile)
+    assert (state(fresh), str(fresh)) == before
+    sl.replay(fresh, replace(receipt, biases=(("2", 3),)))
+    assert fresh[2].bias.tolist() == [0, 0, 0]
 
 
 def literal(f: Callable[[Tensor], Tensor], reader: nn.Module) -> Callable[[], nn.Module]:

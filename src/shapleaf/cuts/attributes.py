@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -21,7 +22,6 @@ _NAMES = {
     for pair in SUCCESSORS.items()
     for kind in pair
 }
-_CLASSES = {name: kind for kind, name in _NAMES.items()}
 
 
 def update(model: nn.Module, tensors: Iterable[str]) -> tuple[Edit, ...]:
@@ -90,29 +90,56 @@ def resize(model: nn.Module, plan: Plan) -> tuple[Edit, ...]:
     return tuple(edits)
 
 
-def undo(model: nn.Module, edits: Iterable[Edit]) -> None:
-    """Put the old values back."""
-    for edit in edits:
-        _set(model.get_submodule(edit.module), edit, edit.before)
-
-
 def redo(model: nn.Module, edits: Iterable[Edit]) -> None:
-    """Set the new values again, on another copy of the model."""
+    """Set the new values again, on another copy of the model.
+
+    Raises:
+        PlanError: an edit names no number that the model holds, or one that is not what it was before.
+    """
     for edit in edits:
-        _set(model.get_submodule(edit.module), edit, edit.after)
+        try:
+            module = model.get_submodule(edit.module)
+        except AttributeError as error:
+            raise PlanError(f"the model has no module {edit.module!r}, which a receipt edits.") from error
+        if edit.attribute == "__class__":
+            _succeed(module, edit)
+        else:
+            vars(module)[edit.attribute] = _edited(module, edit)
 
 
-def _set(module: nn.Module, edit: Edit, value: object) -> None:
-    if edit.attribute == "__class__":
-        if value not in _CLASSES or type(module) not in _CLASSES.values():
-            raise PlanError(f"{edit.module} is a {type(module).__name__} and cannot become a {value}.")
-        module.__class__ = _CLASSES[str(value)]
-    elif edit.index is None:
-        setattr(module, edit.attribute, value)
-    else:
-        held = list(getattr(module, edit.attribute))
-        held[edit.index] = value
-        setattr(module, edit.attribute, type(getattr(module, edit.attribute))(held))
+def _succeed(module: nn.Module, edit: Edit) -> None:
+    """Give a layer the class that PyTorch's own becomes."""
+    kind = SUCCESSORS.get(type(module))
+    if kind is None or (edit.before, edit.after) != (_NAMES[type(module)], _NAMES[kind]):
+        raise PlanError(f"{edit.module} is a {type(module).__name__} and cannot become a {edit.after}.")
+    module.__class__ = kind
+
+
+def _edited(module: nn.Module, edit: Edit) -> Any:
+    """What an attribute becomes: another number or other numbers, where it holds those from before."""
+    held = vars(module).get(edit.attribute)
+    several = isinstance(held, list | tuple)
+    new, before, after = (_parts(value) for value in (held, edit.before, edit.after))
+    at = slice(None) if edit.index is None else slice(edit.index, edit.index + 1)
+    kinds = [_kind(part) for part in new[at]]
+    fits = new[at] == before and kinds == [_kind(part) for part in after] and None not in kinds
+    if not fits or (edit.index is not None and not several):
+        raise PlanError(
+            f"a receipt sets {edit.module}.{edit.attribute} from {edit.before!r} to {edit.after!r}, but the "
+            f"model holds {held!r} there: build it as the model was that was pruned."
+        )
+    new[at] = after
+    return type(held)(new) if several else new[0]
+
+
+def _parts(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _kind(value: Any) -> type | None:
+    """Whether a number is whole; None if it is no number."""
+    kinds = (kind for kind in (Integral, Real) if isinstance(value, kind) and not isinstance(value, bool))
+    return next(kinds, None)
 
 
 def scale_dropouts(model: nn.Module, rates: dict[str, float]) -> tuple[Edit, ...]:

@@ -68,16 +68,18 @@ def _swap(tensor: Tensor, data: Tensor, gradient: Tensor | None) -> None:
 
 @contextmanager
 def restored_on_failure(model: nn.Module) -> Iterator[None]:
-    """Every tensor, gradient and bias of the model is put back if the block raises."""
-    parameters = [(module, dict(module._parameters)) for module in model.modules()]
+    """Every tensor, gradient, bias, size and class of the model is put back if the block raises."""
+    modules = [(m, type(m), dict(vars(m)), dict(m._parameters)) for m in model.modules()]
     # Surgery never writes into old storage, so keeping a reference to it is enough.
     before = [(t, t.data, t.grad) for t in [*model.parameters(), *model.buffers()]]
     try:
         yield
     except BaseException:
-        for module, own in parameters:
-            for name in [name for name, tensor in own.items() if module._parameters[name] is not tensor]:
-                module._parameters[name] = own[name]
+        for module, kind, own, parameters in modules:
+            module.__class__ = kind
+            for held, old in ((vars(module), own), (module._parameters, parameters)):
+                held.clear()
+                held.update(old)
         for tensor, data, gradient in before:
             _swap(tensor, data, gradient)
         raise

@@ -144,10 +144,20 @@ def unbiased(model: nn.Module, call: str, weight: str) -> str:
 
 
 def add_bias(model: nn.Module, name: str, value: Tensor) -> None:
-    """Give a Linear or convolution without bias one."""
-    module = model.get_submodule(name)
-    weight = attributes.weights(module)[0]
-    module.bias = nn.Parameter(value.to(weight), requires_grad=weight.requires_grad)
+    """Give a Linear or convolution without bias one.
+
+    Raises:
+        PlanError: there is no such layer of this name, or it has another number of outputs.
+    """
+    module: Any = dict(model.named_modules()).get(name)
+    free = module is not None and module._parameters.get("bias", 0) is None
+    weight = next(iter(attributes.weights(module)), None) if free else None
+    if weight is None:
+        raise PlanError(f"{name or 'the model'} has no place for a bias.")
+    width = getattr(module, "out_features", getattr(module, "out_channels", len(weight)))
+    if len(value) != width:
+        raise PlanError(f"{name} has {width} outputs and cannot be given a bias of {len(value)}.")
+    module.bias = nn.Parameter(value.to(weight).contiguous(), requires_grad=weight.requires_grad)
 
 
 def outputs(model: nn.Module, what: slicing.Cuts, name: str) -> Tensor | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..cuts import attributes
 from ..cuts.slicing import Cuts, cut
 from ..errors import PlanError
 
@@ -49,6 +50,24 @@ def _check(optimizer: Optimizer, parameter: Tensor, key: object, value: object) 
         f"{tuple(parameter.shape)}; shapleaf slices state of the parameter's own shape only. "
         "Prune first and build the optimizer afterwards."
     )
+
+
+def adopt(optimizer: Optimizer, model: nn.Module, layers: Iterable[str]) -> None:
+    """Give the optimizer the biases of these layers, each at the end of its weight's group."""
+    for name in layers:
+        layer = model.get_submodule(name)
+        bias, weight = layer._parameters["bias"], attributes.weights(layer)[0]
+        assert bias is not None
+        for group in optimizer.param_groups:
+            _move(group, f"{name}.bias", bias, here=any(p is weight for p in group["params"]))
+
+
+def _move(group: dict[str, Any], name: str, parameter: Tensor, *, here: bool) -> None:
+    """Take a parameter out of an optimizer's group, or put it at its end."""
+    kept = [i for i, other in enumerate(group["params"]) if other is not parameter]
+    for key, end in (("params", parameter), ("param_names", name)):
+        if key in group:
+            group[key][:] = [group[key][i] for i in kept] + [end] * here
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ..cuts import attributes, slicing
 from ..data import repeatable
 from ..errors import PlanError
 from ..programs import instead
-from ..records import Edit, Plan, Receipt
+from ..records import Plan, Receipt
 from . import optimizers
 from .compensation import Compensation, add_bias, carry_out
 from .verification import Proof
@@ -77,7 +77,8 @@ def prune_(
     Args:
         model: the model that the plan's graph was traced from.
         plan: which units stay.
-        optimizer: its state is sliced like the parameters.
+        optimizer: its state is sliced like the parameters; biases that compensation adds join the groups
+            of their weights.
         compensate: what makes up for the removed units, one step or several in order; computed on the
             pruned model beside a copy of the intact one.
         measure: tell in the receipt what each step brought on its data, and warn if they end worse: two
@@ -129,31 +130,25 @@ def _prune(
         if plan.graph[name].blocked:
             raise PlanError(f"group {name} cannot lose units: {plan.graph[name].blocked}.{instead(model)}")
     what = slicing.cuts(plan)
-    edits: list[Edit] = []
-    with optimizers.restored_on_failure(optimizer), slicing.restored_on_failure(model):
-        try:
-            proof = Proof(model, plan)
-            if optimizer is not None and what:
-                optimizers.slice_state(optimizer, model, what)
-            slicing.slice_tensors(model, what)
-            edits += attributes.update(model, what)
-            edits += attributes.resize(model, plan)
-            if scale_dropout:
-                edits += attributes.scale_dropouts(model, _dropout_factors(plan))
-            error = proof.check()
-            effects = carry_out(steps, model, reference, plan, measure=measure) if steps else ()
-        except BaseException:
-            attributes.undo(model, edits)
-            raise
     known = {name for info in plan.graph.tensors for name in (info.name, *info.aliases)}
+    with optimizers.restored_on_failure(optimizer), slicing.restored_on_failure(model):
+        proof = Proof(model, plan)
+        if optimizer is not None and what:
+            optimizers.slice_state(optimizer, model, what)
+        slicing.slice_tensors(model, what)
+        edits = [*attributes.update(model, what), *attributes.resize(model, plan)]
+        if scale_dropout:
+            edits += attributes.scale_dropouts(model, _dropout_factors(plan))
+        error = proof.check()
+        effects = carry_out(steps, model, reference, plan, measure=measure) if steps else ()
+        added = [(name, bias) for name, bias in model.named_parameters() if name not in known]
+        biases = tuple((name.rpartition(".")[0], len(bias)) for name, bias in added)
+        if optimizer is not None:
+            optimizers.adopt(optimizer, model, [name for name, _ in biases])
     return Receipt(
         plan=plan,
         edits=tuple(edits),
-        biases=tuple(
-            (name.rpartition(".")[0], len(bias))
-            for name, bias in model.named_parameters()
-            if name not in known
-        ),
+        biases=biases,
         compensation=" + ".join(map(repr, steps)) or "none",
         effects=effects,
         error=error,
@@ -167,6 +162,8 @@ def replay(model: nn.Module, receipt: Receipt) -> nn.Module:
 
     Raises:
         StaleGraphError: the model is not of the architecture that was pruned.
+        PlanError: the receipt sets what is no size, or gives a bias to what can have none; the model is as it
+            was before.
 
     >>> import shapleaf as sl
     >>> build = lambda: nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -176,10 +173,11 @@ def replay(model: nn.Module, receipt: Receipt) -> nn.Module:
     <All keys matched successfully>
     """
     receipt.plan.graph.check(model)
-    slicing.slice_tensors(model, slicing.cuts(receipt.plan))
-    for name, length in receipt.biases:
-        add_bias(model, name, torch.zeros(length))
-    attributes.redo(model, receipt.edits)
+    with slicing.restored_on_failure(model):
+        slicing.slice_tensors(model, slicing.cuts(receipt.plan))
+        attributes.redo(model, receipt.edits)
+        for name, length in receipt.biases:
+            add_bias(model, name, torch.zeros(()).expand(max(length, 0)))
     return model
 
 
