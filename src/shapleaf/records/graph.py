@@ -46,6 +46,7 @@ class Site(Part):
         weight: the consumer's own parameter that is contracted with the activation, if any.
         dim: the axis of ``weight`` that reads the units.
         source: sites with the same number read the same tensor.
+        squares: whether a statistic is taken of squares: it is never less than zero.
     """
 
     call: str
@@ -54,6 +55,7 @@ class Site(Part):
     weight: str | None = None
     dim: int = 1
     source: int = 0
+    squares: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
