@@ -231,8 +231,7 @@ class Tracer(Calls):
         rule(op)
         if op.name == "expand" and function_of(self._call) in ALIGNED:
             align(self.flow, self._leaves, op.tensors[0], op.outputs[0])
-        # An absent unit is as absent in what RMS norm makes of it before it takes the mean, and in a product.
-        if rule in MOVEMENTS or op.name in ("mul", "div") or ":rms_norm#" in self._call:
+        if rule in MOVEMENTS or op.name in ("mul", "div"):  # an absent unit is as absent in a product
             origin = next((self._origin[t] for t in op.tensors[:1] if t in self._origin), None)
             for result in op.outputs if origin is not None else ():
                 self._origin[result] = origin
