@@ -49,6 +49,11 @@ def test_what_is_written_elsewhere_is_left_to_pytorch() -> None:
     assert torch.equal(out, F.normalize(VECTORS))
 
 
+def test_a_shape_that_does_not_fit_is_refused_by_pytorch() -> None:
+    with Names(nn.Identity()), pytest.raises(RuntimeError, match=r"normalized_shape=\[5\]"):
+        F.rms_norm(VECTORS, (5,))
+
+
 def test_every_equivalent_has_its_function() -> None:
     assert EQUIVALENTS[F.normalize] is norms.normalize
     for function in (F.rms_norm, torch.rms_norm, torch.ops.aten.rms_norm.default):

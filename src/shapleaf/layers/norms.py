@@ -18,9 +18,11 @@ def normalize(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def rms_norm(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What ``torch.rms_norm`` computes from its arguments."""
+    """What ``torch.rms_norm`` computes from its arguments; a shape that does not fit it is left to refuse."""
     given = {"weight": None, "eps": None, **_named("input normalized_shape weight eps", args), **kwargs}
-    x: Tensor = given["input"]
+    x, shape = given["input"], given["normalized_shape"]
+    if [*x.shape[-len(shape) :]] != [*shape]:
+        return NotImplemented
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     return _rms_norm(measured=wide * wide, **given)
 
