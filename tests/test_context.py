@@ -71,6 +71,13 @@ def test_our_own_errors_and_interrupts_pass_unchanged() -> None:
         assert caught.value is error
 
 
+@pytest.mark.parametrize("fine", [None, (), ["conv*"], ("conv*",)])
+def test_a_string_is_no_sequence_of_strings(fine: object) -> None:
+    _context.several("groups", fine)
+    with pytest.raises(CriterionError, match=r"groups='conv': expected a sequence, such as \('conv',\)"):
+        _context.several("groups", "conv")
+
+
 # Reading outputs
 
 

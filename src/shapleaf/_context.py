@@ -105,6 +105,15 @@ def described(value: Any) -> str:
     return f"{value.dtype} {(*value.shape,)}" if isinstance(value, Tensor) else type(value).__name__
 
 
+def several(name: str, given: Any) -> None:
+    """Refuse a string where a sequence of them is expected, which Python takes for one of its letters.
+
+    >>> several("groups", ("conv*",))
+    """
+    if isinstance(given, str):
+        raise CriterionError(f"{name}={given!r}: expected a sequence, such as ({given!r},).")
+
+
 def on_device(nested: Any, model: nn.Module) -> Any:
     """Nested inputs with their tensors on the model's device."""
     device = device_of(model)
