@@ -109,6 +109,8 @@ def test_groups_are_chosen_by_patterns() -> None:
     assert torch.equal(attribute(sl.Taylor(), groups=["*"]).values["0"], per_example(sl.Taylor()))
     with pytest.raises(PlanError, match="no group is named 'layer'"):
         attribute(sl.Taylor(), groups=["layer"])
+    with pytest.raises(CriterionError, match=r"groups='0\*': expected a sequence, such as \('0\*',\)"):
+        attribute(sl.Taylor(), groups="0*")  # which is not the group 0 and all others
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
         StaleGraphError: the graph belongs to another model.
         DataError: data are missing, empty, unlabelled, or do not fit the model.
         CriterionError: the loss is not per example or not finite, or changes with the other examples of the
-            batch, or the scores are unusable.
+            batch, or the scores are unusable; ``groups`` is a string.
 
     >>> import shapleaf as sl
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -73,6 +73,7 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
     graph.check(model)
     if isinstance(loss, Target):
         raise CriterionError(f"loss={loss} is a target; pass Taylor(target={loss}), say, instead.")
+    _context.several("groups", groups)
     chosen = graph.groups if groups is None else graph.select(*groups)
     tally = _Tally(aggregate if criterion.needs & ~OF_LAYERS else None)
     target = getattr(criterion, "target", Loss())

@@ -110,6 +110,7 @@ def test_without_a_range_gamma_is_what_it_is() -> None:
         ({"target": sl.Restricted((0, 1))}, "cannot be saved as JSON"),
         ({"bands": "alexnet"}, "bands are known of vgg, resnet18"),
         ({"bands": (0.7, 0.3)}, "bands end at rising depths"),
+        ({"groups": "conv*"}, r"groups='conv\*': expected a sequence, such as \('conv\*',\)"),
         ({"rates": ()}, "rates=...\\) needs different values"),
     ],
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import _objects
+from .. import _context, _objects
 from .._calls import function_of
 from ..aggregation import Aggregation, MeanPlusStd
 from ..backward.affine import PRODUCTS
@@ -82,6 +82,7 @@ class Tuning:
             raise CriterionError("Tuning(rules=...) needs Epsilon() among them, which all are compared with.")
         if self.gamma is not None and not 0 < self.gamma[0] <= self.gamma[1] < float("inf"):
             raise CriterionError(f"Tuning(gamma=...) is a range above 0, received {self.gamma}.")
+        _context.several("groups", self.groups)
         for rule in self.rules:
             _objects.to_plain(rule, RULES)
         _objects.to_plain(self.target, TARGETS)
