@@ -395,6 +395,30 @@ def test_losses_that_are_unusable_are_named(criterion: sl.Criterion, loss: Any, 
         attribute(criterion, loss=loss)
 
 
+# Where gradients are off
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        sl.Taylor(),
+        sl.LRP(),
+        sl.IntegratedGradients(),
+        sl.Conductance(2),
+        sl.DeepLIFT(),
+        sl.DeepLIFT(sl.Reference()),
+        sl.Shapley(),
+        sl.OptimalBrainSurgeon(felt=True),
+    ],
+    ids=repr,
+)
+def test_gradients_are_taken_where_the_user_has_none(criterion: sl.Criterion, off: Any) -> None:
+    usual = attribute(criterion)
+    with off():
+        assert attribute(criterion) == usual
+
+
 # Examples that influence each other
 
 

@@ -299,6 +299,18 @@ def test_inference_leaves_the_model_alone_also_when_it_raises(error: type[BaseEx
         fails()
 
 
+@pytest.mark.parametrize("gradients", [True, False])
+def test_inference_leaves_the_inference_mode_and_gradients_as_they_are(gradients: bool) -> None:
+    with torch.inference_mode():
+        with _context.inference(Stateful()):
+            assert not torch.is_inference_mode_enabled()
+            with torch.enable_grad():
+                assert (2 * torch.ones(1, requires_grad=True)).requires_grad
+        assert torch.is_inference_mode_enabled()
+    with torch.set_grad_enabled(gradients), _context.inference(Stateful()):
+        assert torch.is_grad_enabled() is gradients
+
+
 def test_inputs_follow_the_model() -> None:
     nested = _context.on_device({"x": X, "n": 3}, nn.Linear(1, 1, device="meta"))
     assert nested["x"].device.type == "meta"

@@ -320,6 +320,16 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
 
 @contextlib.contextmanager
 def inference(model: nn.Module, seed: int = 0) -> Iterator[None]:
-    """Eval mode, private randomness and protected buffers: how every verb runs the user's model."""
-    with mode(model, train=False), rng(seed), buffers(model):
+    """Eval mode, private randomness and protected buffers: how every verb runs the user's model.
+
+    In the user's inference mode no gradient could be taken, so it is left for the block.
+    """
+    on = torch.is_grad_enabled()  # leaving the inference mode turns gradients on
+    with (
+        torch.inference_mode(False),
+        torch.set_grad_enabled(on),
+        mode(model, train=False),
+        rng(seed),
+        buffers(model),
+    ):
         yield

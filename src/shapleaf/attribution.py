@@ -43,7 +43,8 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
 
     Criteria that need gradients share one forward and one backward among all groups; those that
     play the game are run group by group over all data, which are held in memory. Examples that
-    influence each other are noticed on the first batch. The model is left as it was found.
+    influence each other are noticed on the first batch. The model is left as it was found, and
+    gradients are taken also under ``torch.no_grad()`` and ``torch.inference_mode()``.
 
     Args:
         model: the model that ``graph`` was traced from.
@@ -272,7 +273,8 @@ def _contrast(task: _Task, tally: _Tally) -> None:
             if not batch.first:
                 found = passes.once(task.model, gates, batch, task.cost, Needs.MASK_GRADIENT)
                 passes.check(task.model, gates, batch, task.cost, found)
-            found_by = measure(task.model, task.groups, batch, task.cost)
+            with torch.enable_grad():
+                found_by = measure(task.model, task.groups, batch, task.cost)
             for group in task.groups:
                 probe = task.probe(group, batch.ids)(contrasts=found_by[group.name])
                 tally.add(group, task.criterion.score(probe), batch.examples)
