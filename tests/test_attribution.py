@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 import shapleaf as sl
@@ -417,6 +418,17 @@ def test_gradients_are_taken_where_the_user_has_none(criterion: sl.Criterion, of
     usual = attribute(criterion)
     with off():
         assert attribute(criterion) == usual
+
+
+@pytest.mark.parametrize("criterion", [sl.Taylor(), sl.LRP(), sl.DeepLIFT(), sl.Shapley()], ids=repr)
+def test_a_checkpoint_is_named(criterion: sl.Criterion) -> None:
+    def run(self: Any, x: Tensor) -> Tensor:
+        return self.head(checkpoint(self.body, x, use_reentrant=False))
+
+    body = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 4), nn.ReLU())
+    model = settle(Apply(run, body=body, head=head(4)))
+    with untouched(model), pytest.raises(CriterionError, match="Switch checkpointing off while it is scored"):
+        sl.attribute(model, sl.trace(model, X), batches(7), criterion)
 
 
 # Examples that influence each other

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.checkpoint import CheckpointError
 
 from . import __version__
 from .errors import CriterionError, DataError, ShapleafError
@@ -229,6 +230,11 @@ def gradients(loss: Tensor, wanted: Sequence[Tensor], *, instead: str) -> list[T
             if loss.requires_grad
             else ()
         )
+    except CheckpointError as error:
+        raise CriterionError(
+            "the model runs parts of itself again for its gradient (torch.utils.checkpoint), but units are "
+            f"masked only in its forward. Switch checkpointing off while it is scored, or use {instead}."
+        ) from error
     except RuntimeError as error:
         raise CriterionError(
             f"the model runs, but its gradient cannot be taken ({error}); use {instead}."
