@@ -71,6 +71,15 @@ def test_our_own_errors_and_interrupts_pass_unchanged() -> None:
         assert caught.value is error
 
 
+def test_whole_numbers_of_any_kind_are_pythons() -> None:
+    for value in (3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3), torch.tensor(3).int()):
+        assert type(_context.number(value)) is int
+        assert _context.number(value) == 3
+    bools = (True, np.bool_(True), torch.tensor(True))
+    for value in (*bools, 3.0, "3", None, torch.tensor(3.0), torch.tensor([3]), np.array([3]), (3,)):
+        assert _context.number(value) is value
+
+
 @pytest.mark.parametrize("fine", [None, (), ["conv*"], ("conv*",)])
 def test_a_string_is_no_sequence_of_strings(fine: object) -> None:
     _context.several("groups", fine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import linecache
+import operator
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,6 +105,21 @@ def synchronise(device: torch.device) -> None:
 def described(value: Any) -> str:
     """A value that is not what was expected, for messages: the dtype and shape of a tensor, or its type."""
     return f"{value.dtype} {(*value.shape,)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def number(value: Any) -> Any:
+    """A whole number of any kind, NumPy's or a tensor's, as Python's own; all else as it is, also bools.
+
+    >>> number(torch.tensor(3)), number(True), number("true")
+    (3, True, 'true')
+    """
+    dtype, ndim = getattr(value, "dtype", None), getattr(value, "ndim", 0)
+    if isinstance(value, bool) or dtype is torch.bool or ndim:
+        return value
+    try:
+        return operator.index(value)
+    except TypeError:
+        return value
 
 
 def several(name: str, given: Any) -> None:
