@@ -136,7 +136,7 @@ def _check(settings: Comparing, examples: int) -> None:
     if most > examples:
         raise CriterionError(
             f"samples={list(settings.samples)}: there are only {examples} calibration examples; ask for "
-            "fewer, or leave stability out (samples=())."
+            "fewer, or for none."
         )
 
 
