@@ -396,6 +396,25 @@ def test_losses_that_are_unusable_are_named(criterion: sl.Criterion, loss: Any, 
         attribute(criterion, loss=loss)
 
 
+# Models that draw
+
+
+@pytest.mark.parametrize("criterion", [sl.Taylor(), sl.LRP(), sl.APoZ(), sl.Conductance(2)], ids=repr)
+def test_dropout_that_is_always_on_is_noticed(criterion: sl.Criterion) -> None:
+    def run(self: Any, x: Tensor) -> Tensor:
+        return self.head(F.dropout(F.relu(self.a(x)), training=self.always))
+
+    model = settle(Apply(run, a=conv(2, 4), head=head(4)))
+    model.always = False
+    graph = sl.trace(model, X)
+    sl.attribute(model, graph, batches(7), criterion)
+    model.always = True
+    with untouched(model), pytest.warns(UserWarning, match="draws random numbers in eval mode") as caught:
+        sl.attribute(model, graph, batches(3, 4), criterion)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
 # Where gradients are off
 
 

@@ -1,5 +1,7 @@
 """Running the user's model and leaving it as it was found."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -284,6 +286,16 @@ def test_randomness_is_seeded_inside_and_untouched_outside() -> None:
             draws.append(torch.rand(3).tolist())
     assert draws[0] == draws[1] != draws[2]
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("draw", [torch.rand, torch.randn])
+def test_draws_are_noticed(draw: Callable[..., object]) -> None:
+    with _context.rng(3):
+        assert not _context.drew(3)
+        draw(1)
+        assert _context.drew(3)
+        _context.reseed(3)
+        assert not _context.drew(3)
 
 
 def test_devices_that_are_not_in_use_are_not_seeded() -> None:

@@ -300,6 +300,15 @@ def reseed(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
+def drew(seed: int) -> bool:
+    """Whether anything was drawn from the default generators since they were seeded, within :func:`rng`."""
+    devices = torch.cuda.default_generators if torch.cuda.is_initialized() else ()
+    return any(
+        not torch.equal(one.get_state(), torch.Generator(one.device).manual_seed(seed).get_state())
+        for one in (torch.default_generator, *devices)
+    )
+
+
 @contextlib.contextmanager
 def buffers(model: nn.Module) -> Iterator[None]:
     """Buffers that the block writes to or replaces are themselves again afterwards.
