@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 import shapleaf as sl
@@ -109,6 +110,8 @@ def test_groups_are_chosen_by_patterns() -> None:
     assert torch.equal(attribute(sl.Taylor(), groups=["*"]).values["0"], per_example(sl.Taylor()))
     with pytest.raises(PlanError, match="no group is named 'layer'"):
         attribute(sl.Taylor(), groups=["layer"])
+    with pytest.raises(CriterionError, match=r"groups='0\*': expected a sequence, such as \('0\*',\)"):
+        attribute(sl.Taylor(), groups="0*")  # which is not the group 0 and all others
 
 
 @pytest.mark.parametrize(
@@ -391,6 +394,113 @@ def test_data_are_needed_unless_nothing_is() -> None:
 def test_losses_that_are_unusable_are_named(criterion: sl.Criterion, loss: Any, message: str) -> None:
     with untouched(MODEL), pytest.raises(CriterionError, match=message):
         attribute(criterion, loss=loss)
+
+
+# Models that draw
+
+
+@pytest.mark.parametrize("criterion", [sl.Taylor(), sl.LRP(), sl.APoZ(), sl.Conductance(2)], ids=repr)
+def test_dropout_that_is_always_on_is_noticed(criterion: sl.Criterion) -> None:
+    def run(self: Any, x: Tensor) -> Tensor:
+        return self.head(F.dropout(F.relu(self.a(x)), training=self.always))
+
+    model = settle(Apply(run, a=conv(2, 4), head=head(4)))
+    model.always = False
+    graph = sl.trace(model, X)
+    sl.attribute(model, graph, batches(7), criterion)
+    model.always = True
+    with untouched(model), pytest.warns(UserWarning, match="draws random numbers in eval mode") as caught:
+        sl.attribute(model, graph, batches(3, 4), criterion)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+# Where gradients are off
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        sl.Taylor(),
+        sl.LRP(),
+        sl.IntegratedGradients(),
+        sl.Conductance(2),
+        sl.DeepLIFT(),
+        sl.DeepLIFT(sl.Reference()),
+        sl.Shapley(),
+        sl.OptimalBrainSurgeon(felt=True),
+    ],
+    ids=repr,
+)
+def test_gradients_are_taken_where_the_user_has_none(criterion: sl.Criterion, off: Any) -> None:
+    usual = attribute(criterion)
+    with off():
+        assert attribute(criterion) == usual
+
+
+@pytest.mark.parametrize("criterion", [sl.Taylor(), sl.LRP(), sl.DeepLIFT(), sl.Shapley()], ids=repr)
+def test_a_checkpoint_is_named(criterion: sl.Criterion) -> None:
+    def run(self: Any, x: Tensor) -> Tensor:
+        return self.head(checkpoint(self.body, x, use_reentrant=False))
+
+    body = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 4), nn.ReLU())
+    model = settle(Apply(run, body=body, head=head(4)))
+    with untouched(model), pytest.raises(CriterionError, match="Switch checkpointing off while it is scored"):
+        sl.attribute(model, sl.trace(model, X), batches(7), criterion)
+
+
+# Where no gradient goes
+
+
+class Stopped(nn.Module):
+    """A backbone that gradients do not go through, and a head; another head that nothing comes of."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(3, 6), nn.Linear(6, 5), nn.Linear(5, 4)
+        self.out, self.d, self.unused = nn.Linear(4, 3), nn.Linear(5, 4), nn.Linear(4, 2)
+        self.how = how
+
+    def backbone(self, x: Tensor) -> Tensor:
+        return F.relu(self.b(F.relu(self.a(x))))
+
+    def forward(self, x: Tensor) -> Any:
+        if self.how == "reentrant":
+            h = checkpoint(self.backbone, x, use_reentrant=True)
+        else:
+            with torch.set_grad_enabled(self.how != "no_grad"):
+                h = self.backbone(x)
+        h = h.detach() if self.how == "detach" else h
+        return self.out(F.relu(self.c(h))), self.unused(F.relu(self.d(h)))
+
+
+GRADIENTS = [sl.Taylor(), sl.Sensitivity(), sl.DeepLIFT(), sl.DeepLIFT(sl.Reference()), sl.Conductance(2)]
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("criterion", GRADIENTS, ids=repr)
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (
+            "no_grad",
+            "group a: gradients are off where its units are read, in b:linear#0: the model runs under",
+        ),
+        ("reentrant", "group a: gradients are off where its units are read"),
+        ("detach", "group a: the loss depends on its units, but no gradient leads to them"),
+    ],
+)
+def test_units_that_no_gradient_leads_to_are_no_zeros(
+    criterion: sl.Criterion, how: str, message: str
+) -> None:
+    model = settle(Stopped(how))
+    graph, data = sl.trace(model, X[:1, 0, 0, :3]), (X[:, 0, 0, :3], Y)
+    with untouched(model), pytest.raises(CriterionError, match=message):
+        sl.attribute(model, graph, data, criterion)
+    left = sl.attribute(model, graph, data, criterion, groups=["c", "d"]).values
+    assert left["c"].any()
+    assert not left["d"].any()  # which the loss does not depend on
 
 
 # Examples that influence each other
