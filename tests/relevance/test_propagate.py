@@ -228,6 +228,21 @@ def test_o9_merging_changes_nothing_for_lrp_0() -> None:
     assert not torch.allclose(passed(model, x, sl.ZPlus()).inputs, mine.inputs)
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_instance_norms_by_running_statistics_are_affine(running: bool) -> None:
+    """And in exported programs, which give their arguments in another order, as where they are called."""
+    norm = nn.InstanceNorm2d(4, affine=True, track_running_stats=running)
+    model = settle(nn.Sequential(conv(3, 4), norm, nn.ReLU(), conv(4, 4), nn.ReLU(), head(4)))
+    if norm.running_mean is not None and norm.running_var is not None:
+        norm.running_mean.fill_(0.3)
+        norm.running_var.fill_(4)
+    x = example(2, 3, 6, 6).requires_grad_()
+    mine = passed(model, x, ZERO).inputs
+    torch.testing.assert_close(passed(sl.program(model, x.detach()), x, ZERO).inputs, mine, **CLOSE)
+    (gradient,) = torch.autograd.grad(model(x)[:, 0].sum(), x)
+    assert torch.allclose(mine, gradient * x) == running
+
+
 class Attention(nn.Module):
     """Heads in four ways of writing them; no biases."""
 
