@@ -218,6 +218,47 @@ def _merge(model: nn.Module, norms: tuple[tuple[str, str], ...]) -> int:
     return len(norms)
 
 
+@pytest.mark.parametrize("rule", [sl.ZPlus(), sl.Gamma()], ids=str)
+def test_o8_o9_a_batch_norm_that_runs_twice_is_part_of_its_layer_each_time(rule: Rule) -> None:
+    """Also in an exported program, whose norms have no names."""
+
+    def run(self: Any, x: Tensor) -> Tensor:
+        h = F.relu(self.a(x))
+        return self.c(F.relu(self.second(h + F.relu(self.first(h)))))
+
+    once = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    shared = settle(Apply(run, a=nn.Linear(4, 4), first=once, second=nn.Identity(), c=nn.Linear(4, 2)))
+    apart = copy.deepcopy(shared)
+    shared.second, apart.second = shared.first, copy.deepcopy(apart.first)
+    x = example(3, 4)
+    expected = passed(apart, x, rule).inputs
+    for model in (shared, sl.program(shared, x)):
+        torch.testing.assert_close(passed(model, x, rule).inputs, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("tokens", [3, 4])
+@pytest.mark.parametrize("rule", [sl.ZPlus(), sl.Gamma()], ids=str)
+def test_o8_o9_a_batch_norm_over_tokens_is_affine_behind_its_layer(tokens: int, rule: Rule) -> None:
+    """As the same function by hand."""
+
+    def run(self: Any, x: Tensor) -> Tensor:
+        h = self.a(x)
+        if self.by_hand:
+            scale = self.n.weight / (self.n.running_var + self.n.eps).sqrt()
+            shift = self.n.bias - scale * self.n.running_mean
+            h = h * scale[:, None] + shift[:, None]
+        else:
+            h = self.n(h)
+        return self.c(F.relu(h)).mean(1)
+
+    model = settle(Apply(run, a=nn.Linear(4, 4), n=nn.BatchNorm1d(tokens), c=nn.Linear(4, 2)))
+    x, found = example(2, tokens, 4), []
+    for model.by_hand in (True, False):
+        found.append(passed(model, x, rule))
+    torch.testing.assert_close(found[1].output, found[0].output, **CLOSE)
+    torch.testing.assert_close(found[1].inputs, found[0].inputs, **CLOSE)
+
+
 def test_o9_merging_changes_nothing_for_lrp_0() -> None:
     model, x = cut(), example(3, 3, 6, 6)
     merged = copy.deepcopy(model)

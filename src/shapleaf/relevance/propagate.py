@@ -26,7 +26,7 @@ SLOPE = 1e-9
 class Relevance(Backward):
     """Runs a forward in which gradient times activation is relevance, at every activation at once.
 
-    - Layers with weights: by the rule of their call. A BatchNorm that alone reads one is part of it.
+    - Layers with weights: by the rule of their call. A BatchNorm that alone reads its channels is part of it.
     - Functions of a number, such as GELU and SiLU: ``x * [f(x) / x]``.
     - Norms: the length that they divide by is constant.
     - Products of two activations: half each, or all to the signal where the other factor is a gate, which is
