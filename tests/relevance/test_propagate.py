@@ -236,6 +236,20 @@ def test_o8_o9_a_batch_norm_that_runs_twice_is_part_of_its_layer_each_time(rule:
         torch.testing.assert_close(passed(model, x, rule).inputs, expected, **CLOSE)
 
 
+@pytest.mark.parametrize("rule", [sl.Epsilon(), sl.ZPlus(), sl.Gamma(), sl.AlphaBeta()], ids=str)
+@pytest.mark.parametrize("make", [conv, nn.ConvTranspose2d])
+def test_o8_o9_a_batch_norm_may_be_more_precise_than_its_layer(rule: Rule, make: Any) -> None:
+    """As in mixed precision; relevance is as in double precision, to bfloat16's."""
+    model = settle(nn.Sequential(make(3, 4, 3), nn.BatchNorm2d(4), conv(4, 4), head(4)))
+    x = example(3, 3, 6, 6)
+    expected = passed(model, x, rule).inputs
+    mixed = model.bfloat16()
+    mixed[1].float()
+    found = passed(mixed, x.bfloat16(), rule).inputs
+    assert found.dtype == torch.bfloat16
+    assert float((found.double() - expected).abs().max() / expected.abs().max()) < 0.03
+
+
 @pytest.mark.parametrize("tokens", [3, 4])
 @pytest.mark.parametrize("rule", [sl.ZPlus(), sl.Gamma()], ids=str)
 def test_o8_o9_a_batch_norm_over_tokens_is_affine_behind_its_layer(tokens: int, rule: Rule) -> None:

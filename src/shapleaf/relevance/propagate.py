@@ -198,7 +198,7 @@ _FUSED = {"linear", *(f"conv{turned}{n}d" for turned in ("", "_transpose") for n
 
 
 def _fused(layer: Affine, given: Mapping[str, Any]) -> Affine:
-    """A layer and the BatchNorm behind it as one layer."""
+    """A layer and the BatchNorm behind it as one layer, in the layer's precision."""
     mean, variance, weight, shift = (given[k] for k in ("running_mean", "running_var", "weight", "bias"))
     scale = (variance + given["eps"]).rsqrt()
     scale = scale if weight is None else scale * weight
@@ -206,10 +206,13 @@ def _fused(layer: Affine, given: Mapping[str, Any]) -> Affine:
     bias = bias * scale if shift is None else bias * scale + shift
     rest = [1] * (layer.weight.ndim - 2)
     if not function_of(layer.call.key).startswith("conv_transpose"):
-        return Affine(layer.call, layer.input, layer.weight * scale.view(-1, 1, *rest), bias, layer.run)
-    each = layer.weight.shape[1]  # output channels of a group, of which there may be several
-    apart = layer.weight.unflatten(0, (len(scale) // each, -1)) * scale.view(-1, 1, each, *rest)
-    return Affine(layer.call, layer.input, apart.flatten(0, 1), bias, layer.run)
+        weights = layer.weight * scale.view(-1, 1, *rest)
+    else:
+        each = layer.weight.shape[1]  # output channels of a group, of which there may be several
+        apart = layer.weight.unflatten(0, (len(scale) // each, -1)) * scale.view(-1, 1, each, *rest)
+        weights = apart.flatten(0, 1)
+    own = layer.weight.dtype
+    return Affine(layer.call, layer.input, weights.to(own), bias.to(own), layer.run)
 
 
 def _slope(x: Tensor, y: Tensor) -> Tensor:
