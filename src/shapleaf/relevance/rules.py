@@ -111,7 +111,8 @@ class Epsilon:
         if not self.eps:
             return z
         size = z.detach().abs()
-        return scaled(z, size / (size + self.eps))
+        share = size / (size + self.eps)
+        return scaled(z, torch.where(size == 0, 0, share))  # eps may be zero in z's precision
 
 
 @dataclass(frozen=True)
