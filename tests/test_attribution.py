@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 import shapleaf as sl
@@ -391,6 +392,59 @@ def test_data_are_needed_unless_nothing_is() -> None:
 def test_losses_that_are_unusable_are_named(criterion: sl.Criterion, loss: Any, message: str) -> None:
     with untouched(MODEL), pytest.raises(CriterionError, match=message):
         attribute(criterion, loss=loss)
+
+
+# Where no gradient goes
+
+
+class Stopped(nn.Module):
+    """A backbone that gradients do not go through, and a head; another head that nothing comes of."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(3, 6), nn.Linear(6, 5), nn.Linear(5, 4)
+        self.out, self.d, self.unused = nn.Linear(4, 3), nn.Linear(5, 4), nn.Linear(4, 2)
+        self.how = how
+
+    def backbone(self, x: Tensor) -> Tensor:
+        return F.relu(self.b(F.relu(self.a(x))))
+
+    def forward(self, x: Tensor) -> Any:
+        if self.how == "reentrant":
+            h = checkpoint(self.backbone, x, use_reentrant=True)
+        else:
+            with torch.set_grad_enabled(self.how != "no_grad"):
+                h = self.backbone(x)
+        h = h.detach() if self.how == "detach" else h
+        return self.out(F.relu(self.c(h))), self.unused(F.relu(self.d(h)))
+
+
+GRADIENTS = [sl.Taylor(), sl.Sensitivity(), sl.DeepLIFT(), sl.DeepLIFT(sl.Reference()), sl.Conductance(2)]
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("criterion", GRADIENTS, ids=repr)
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (
+            "no_grad",
+            "group a: gradients are off where its units are read, in b:linear#0: the model runs under",
+        ),
+        ("reentrant", "group a: gradients are off where its units are read"),
+        ("detach", "group a: the loss depends on its units, but no gradient leads to them"),
+    ],
+)
+def test_units_that_no_gradient_leads_to_are_no_zeros(
+    criterion: sl.Criterion, how: str, message: str
+) -> None:
+    model = settle(Stopped(how))
+    graph, data = sl.trace(model, X[:1, 0, 0, :3]), (X[:, 0, 0, :3], Y)
+    with untouched(model), pytest.raises(CriterionError, match=message):
+        sl.attribute(model, graph, data, criterion)
+    left = sl.attribute(model, graph, data, criterion, groups=["c", "d"]).values
+    assert left["c"].any()
+    assert not left["d"].any()  # which the loss does not depend on
 
 
 # Examples that influence each other

@@ -208,11 +208,14 @@ def mixed(what: str) -> CriterionError:
     )
 
 
-def gradients(loss: Tensor, wanted: Sequence[Tensor], *, instead: str) -> list[Tensor | None]:
+def gradients(
+    loss: Tensor, wanted: Sequence[Tensor], *, instead: str, some: bool = True
+) -> list[Tensor | None]:
     """The gradient of a summed loss with respect to each tensor, None where it does not depend on it.
 
     Raises:
-        CriterionError: there is none at all; ``instead`` says what to use then.
+        CriterionError: the loss has none; or with ``some``, it depends on none of the tensors. ``instead``
+            says what to use then.
     """
     try:
         found = (
@@ -224,7 +227,7 @@ def gradients(loss: Tensor, wanted: Sequence[Tensor], *, instead: str) -> list[T
         raise CriterionError(
             f"the model runs, but its gradient cannot be taken ({error}); use {instead}."
         ) from error
-    if all(gradient is None for gradient in found):
+    if not found or (some and all(gradient is None for gradient in found)):
         raise CriterionError(f"the loss does not depend on the units in a differentiable way; use {instead}.")
     return list(found)
 

@@ -213,7 +213,7 @@ def _costs(cost: _context.Loss, first: Any, output: Any, batch: Batch, reader: R
 
 def _repeated(start: Any, batch: Batch) -> Any:
     """The baseline for every example."""
-    return tree_map(lambda leaf: leaf.expand(batch.examples, *leaf.shape[1:]).clone(), start)
+    return tree_map(lambda leaf: leaf.detach().expand(batch.examples, *leaf.shape[1:]).clone(), start)
 
 
 def _between(start: Any, end: Any, t: float) -> Any:

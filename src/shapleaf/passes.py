@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from . import _context
 from .backward import Backward
 from .criteria import Needs
 from .data import Batch
+from .errors import CriterionError
 from .masking import Fill, Gates, Masks, Reader, Replace
 from .records import Group
 
@@ -30,12 +31,14 @@ class Pass:
         costs: of each example, if anything was differentiated.
         by_mask: group name to the gradient of each example's cost with respect to its mask.
         by_read: the same with respect to what was read.
+        apart: groups from which no gradient leads to the costs.
     """
 
     masks: Masks
     costs: Tensor | None = None
     by_mask: Mapping[str, Tensor] = field(default_factory=dict)
     by_read: Mapping[Key, Tensor] = field(default_factory=dict)
+    apart: tuple[str, ...] = ()
 
 
 def ones(model: nn.Module, gates: Gates, examples: int) -> dict[str, Tensor]:
@@ -58,7 +61,8 @@ def once(
     ``reader`` makes the mode that it runs under, such as one that edits gradients.
 
     Raises:
-        CriterionError: the cost is not per example or not finite, or has no gradient.
+        CriterionError: the cost is not per example or not finite, or has no gradient; or gradients are off
+            where units are read.
 
     >>> import shapleaf as sl
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -79,20 +83,47 @@ def once(
         if not differentiate:
             return Pass(masks)
         costs = _context.per_example(cost, output, batch.target, batch.examples)
-        if isinstance(running, Backward):
-            running.check(costs)
+    edited = isinstance(running, Backward)  # its rules cut off a group that only gates others
+    if isinstance(running, Backward):
+        running.check(costs)
+    _check_followed(gates, masks)
     read = masks.seen if Needs.GRADIENT in needs else {}
     wanted = [*leaves.values(), *read.values()]
-    filled = gradients(costs, wanted)
-    by_mask = dict(zip(leaves, filled, strict=False))
-    return Pass(masks, costs.detach(), by_mask, dict(zip(read, filled[len(leaves) :], strict=True)))
+    found = _gradients(costs, wanted, some=not edited)
+    apart = [name for name, slope in zip(leaves, found, strict=False) if slope is None and not edited]
+    slopes = _filled(found, wanted)
+    by_read = dict(zip(read, slopes[len(leaves) :], strict=True))
+    return Pass(masks, costs.detach(), dict(zip(leaves, slopes, strict=False)), by_read, tuple(apart))
 
 
-def gradients(costs: Tensor, wanted: list[Tensor]) -> list[Tensor]:
+def gradients(costs: Tensor, wanted: Sequence[Tensor]) -> list[Tensor]:
     """Gradients of each example's own cost, zero where it does not depend on a tensor."""
+    return _filled(_gradients(costs, wanted), wanted)
+
+
+def _gradients(costs: Tensor, wanted: Sequence[Tensor], *, some: bool = True) -> list[Tensor | None]:
+    """The same, None where it does not depend on a tensor."""
     instead = "a criterion without gradients, such as LeaveOneOut()"
-    found = _context.gradients(costs, wanted, instead=instead)
-    return [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, found, strict=True)]
+    followed = [tensor for tensor in wanted if tensor.requires_grad]
+    found = iter(_context.gradients(costs, followed, instead=instead, some=some))
+    return [next(found) if tensor.requires_grad else None for tensor in wanted]
+
+
+def _filled(found: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.zeros_like(a) if b is None else b for a, b in zip(like, found, strict=True)]
+
+
+def _check_followed(gates: Gates, masks: Masks) -> None:
+    """Refuse a group that no gradient can reach, wherever it is read."""
+    for group in gates.groups:
+        read = [masks.seen[key] for key in reads(group, gates, masks)]
+        if read and not any(tensor.requires_grad for tensor in read):
+            raise CriterionError(
+                f"group {group.name}: gradients are off where its units are read, in "
+                f"{', '.join(dict.fromkeys(site.call for site in group.sites))}: the model runs under "
+                "torch.no_grad() there, or in a checkpoint with use_reentrant=True. Use a criterion without "
+                "gradients, such as LeaveOneOut()."
+            )
 
 
 def reads(group: Group, gates: Gates, masks: Masks) -> dict[Key, Tensor]:
@@ -106,26 +137,43 @@ def reads(group: Group, gates: Gates, masks: Masks) -> dict[Key, Tensor]:
 
 
 def check(model: nn.Module, gates: Gates, batch: Batch, cost: _context.Loss, found: Pass) -> None:
-    """What is read of the first example, and its cost, stay the same when all others are replaced by it.
+    """What a first pass found holds for any examples, and for all that depends on the units.
+
+    What is read of the first example, and its cost, stay the same when all others are replaced by it; and
+    groups from which no gradient leads to the costs do not change these when they are gone.
 
     Raises:
-        CriterionError: they do not.
+        CriterionError: they do not, or do.
     """
+    costs = found.costs
     inputs, target = tree_map(_first_everywhere, (batch.inputs, batch.target))
     alike = Masks({name: mask.detach() for name, mask in found.masks.masks.items()})
     _context.reseed(0)
     with torch.no_grad():
         with Reader(model, gates, alike):
             output = _context.forward(model, inputs)
-        if found.costs is not None:
+        if costs is not None:
             again = _context.per_example(cost, output, target, batch.examples)
-            if not torch.allclose(again[:1], found.costs[:1], rtol=1e-3, atol=1e-5):
+            if not torch.allclose(again[:1], costs[:1], rtol=1e-3, atol=1e-5):
                 raise _context.mixed("the loss of an example changes with the other examples")
     for key, read in found.masks.seen.items():
         mine = read.detach()[: len(read) // batch.examples]
         same = alike.seen[key][: len(mine)]
         if not torch.allclose(mine, same, rtol=0, atol=1e-3 * float(mine.abs().max())):
             raise _context.mixed("what is read of an example changes with the other examples")
+    if costs is None:
+        return
+    for name in found.apart:
+        gone = Masks({**alike.masks, name: torch.zeros_like(alike.masks[name])})
+        _context.reseed(0)
+        with torch.no_grad(), Reader(model, gates, gone):
+            output = _context.forward(model, batch.inputs)
+        again = _context.per_example(cost, output, batch.target, batch.examples)
+        if not torch.allclose(again, costs, rtol=1e-3, atol=1e-5):
+            raise CriterionError(
+                f"group {name}: the loss depends on its units, but no gradient leads to them, as through "
+                "detach(). Use a criterion without gradients, such as LeaveOneOut()."
+            )
 
 
 def _first_everywhere(leaf: Any) -> Any:

@@ -58,6 +58,13 @@ def test_a_mapping_is_keyword_inputs_and_a_target(name, kind):
     assert batch.target is Y
 
 
+@pytest.mark.parametrize("wrap", [lambda x: (x, Y), lambda x: [(x, Y)], lambda x: [({"x": (2 * x,)}, Y)]])
+def test_data_are_no_variables(wrap):
+    (batch,) = batches(wrap(X.clone().requires_grad_()))
+    (inputs,) = batch.inputs["x"] if isinstance(batch.inputs, dict) else (batch.inputs,)
+    assert not inputs.requires_grad
+
+
 def test_one_batch_of_all_examples_is_cut():
     data = {"a": X, "labels": Y}
     assert [(batch.first, batch.examples) for batch in batches(data, batch_size=4)] == [

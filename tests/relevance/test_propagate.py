@@ -23,7 +23,7 @@ ZERO = sl.Epsilon(0)
 SHARP = [ZERO, sl.Epsilon(1e-9), sl.ZPlus(1e-9), sl.Gamma(0.25, 1e-9), sl.AlphaBeta(2, 1, 1e-9)]
 RULES = [sl.Epsilon(), sl.ZPlus(), sl.Gamma(), sl.AlphaBeta()]
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}
-PIECEWISE = ["plain", "strided", "residual", "option_a", "dense", "grouped", "shuffle", "flatten", "branches"]
+PIECEWISE = ["plain", "strided", "residual", "option_a", "dense", "grouped", "shuffle", "flatten"]
 
 
 FLOATS = [name for name in NETS if name not in ("unused", "multi_output", "transformer", *CALLED_OTHERWISE)]
@@ -497,3 +497,96 @@ def test_resnet20_and_what_every_layer_returns() -> None:
     assert len(found.layers) == 20 or len(found.layers) > 20
     assert all(bool(part.isfinite().all()) for part in found.layers.values())
     assert Relevance.method == "LRP()"
+
+
+class Squeezed(nn.Module):
+    """A product of what a first layer returns with what it gates, or divides by, itself."""
+
+    def __init__(self, gate: Callable[[nn.Module, Tensor], Tensor], before: bool) -> None:
+        super().__init__()
+        self.before = nn.Linear(3, 3, bias=False) if before else nn.Identity()
+        self.a, self.f1 = nn.Linear(3, 6, bias=False), nn.Linear(6, 4)
+        self.f2, self.b = nn.Linear(4, 6), nn.Linear(6, 5, bias=False)
+        self.gate = gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.a(F.relu(self.before(x))))
+        return self.b(h * self.gate(self, h))
+
+
+SQUEEZES: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "gate": lambda net, h: torch.sigmoid(net.f2(F.relu(net.f1(h)))),
+    "length": lambda net, h: 1 / h.norm(dim=1, keepdim=True),
+    "root": lambda net, h: torch.rsqrt(h.pow(2).mean(1, keepdim=True) + 1e-6),
+    "swapped": lambda net, h: torch.rsqrt((h * h).mean(1, keepdim=True) + 1e-6),
+}
+
+
+@pytest.mark.parametrize("name", SQUEEZES)
+@pytest.mark.parametrize("before", [True, False], ids=["behind", "first"])
+def test_what_no_unit_lies_before_is_an_activation_all_the_same(name: str, before: bool) -> None:
+    """A group's relevance is the logit, whether its own tensor depends on units before it or not."""
+    model = settle(Squeezed(SQUEEZES[name], before))
+    x, labels = example(5, 3).abs(), torch.arange(5)
+    graph, lrp = sl.trace(model, x[:1]), sl.LRP(ZERO, absolute=None)
+    logits = model(x)[torch.arange(5), labels]
+    every = sl.attribute(model, graph, (x, labels), lrp, aggregate=None).values
+    assert torch.allclose(every["a"].sum(1), logits, **CLOSE)
+    for group, values in every.items():
+        alone = sl.attribute(model, graph, (x, labels), lrp, aggregate=None, groups=[group]).values[group]
+        assert torch.allclose(alone, values, **CLOSE)
+    if name == "gate":  # all relevance is that of what it gates
+        assert not every["f1"].any()
+
+
+def test_embeddings_are_activations_too() -> None:
+    def run(self: Any, words: Tensor) -> Tensor:
+        h = self.words(words)
+        return self.out((h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-6)).mean(1))
+
+    model = settle(Apply(run, words=nn.Embedding(7, 6), out=nn.Linear(6, 3, bias=False)))
+    words, labels = torch.arange(10).view(5, 2) % 7, torch.arange(5) % 3
+    graph = sl.trace(model, words[:1])
+    (values,) = sl.attribute(
+        model, graph, (words, labels), sl.LRP(ZERO, absolute=None), aggregate=None
+    ).values.values()
+    assert torch.allclose(values.sum(1), model(words)[torch.arange(5), labels], **CLOSE)
+
+
+def test_a_learned_query_is_one_fused_or_not() -> None:
+    def run(self: Any, x: Tensor) -> Tensor:
+        h = self.j(F.relu(self.i(x)))
+        query = self.query.expand(len(x), -1, -1)
+        return self.o(self.m(query, h, h, need_weights=self.eager)[0][:, 0])
+
+    parts = {"i": nn.Linear(5, 10), "j": nn.Linear(10, 8), "o": nn.Linear(8, 4)}
+    model = settle(Apply(run, **parts, m=nn.MultiheadAttention(8, 2, batch_first=True)))
+    model.query = nn.Parameter(example(1, 1, 8))
+    x, labels, found = example(6, 7, 5), torch.arange(6) % 4, []
+    for model.eager in (True, False):
+        graph = sl.trace(model, x)
+        found.append([sl.attribute(model, graph, (x, labels), sl.LRP(r), aggregate=None) for r in RULES])
+    for eager, fused in zip(*found, strict=True):
+        for group in eager.values:
+            assert torch.allclose(eager.values[group], fused.values[group], **CLOSE)
+
+
+def test_what_is_made_of_weights_alone_is_one() -> None:
+    """A low-rank update and a spectral norm multiply weights before they meet an activation."""
+
+    def run(self: Any, x: Tensor) -> Tensor:
+        return self.out(F.relu(F.linear(F.relu(self.a(x)), self.b.weight + self.up @ self.down)))
+
+    model = settle(Apply(run, a=nn.Linear(3, 6), b=nn.Linear(6, 5), out=nn.Linear(5, 3)))
+    model.up, model.down = nn.Parameter(example(5, 2)), nn.Parameter(example(2, 6))
+    normed = settle(
+        nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.utils.parametrizations.spectral_norm(nn.Linear(6, 3)))
+    )
+    x, labels = example(5, 3), torch.arange(5) % 3
+    for net in (model, normed):
+        graph = sl.trace(net, x[:1])
+        lrp, taylor = sl.LRP(ZERO, absolute=None), sl.Taylor(signed=True, target=sl.Logit())
+        mine, theirs = (sl.attribute(net, graph, (x, labels), c, aggregate=None) for c in (lrp, taylor))
+        assert mine.values.keys() == theirs.values.keys()
+        for group, values in theirs.values.items():
+            assert torch.allclose(mine.values[group], values, **CLOSE)

@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from .. import _context
 from .._calls import Call, function_of, out_of_place
 from ..errors import CriterionError
-from ..masking import Reader
+from ..masking import Gates, Reader, Replace
 from ..watching import batch_norm
 from .affine import Affine, affine
 from .carrying import OWN
@@ -44,6 +44,14 @@ class Backward(Reader):
 
     method: str = "Backward"
     """What messages call it."""
+
+    def __init__(self, model: nn.Module, gates: Gates, replace: Replace) -> None:
+        super().__init__(model, gates, replace)
+        self._own = {_storage(tensor) for _, tensor in _context.named_tensors(model)}
+
+    def fixed(self, tensor: Tensor) -> bool:
+        """Whether a tensor is the model's own, which no input changes."""
+        return _storage(tensor) in self._own
 
     def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return super().call(key, partial(self._run, key, func), args, kwargs)
@@ -197,6 +205,10 @@ class Backward(Reader):
                     "rule, such as Taylor(), LeaveOneOut() or Shapley()."
                 )
             left += [following for following, _ in node.next_functions]
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _constant(leaf: Any) -> Any:

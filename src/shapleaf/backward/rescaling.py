@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from .. import _context
 from .._calls import Call, function_of
 from ..errors import CriterionError
 from ..masking import Gates, Replace
@@ -45,11 +44,6 @@ class _Curved(Backward, ABC):
     def __init__(self, model: nn.Module, gates: Gates, replace: Replace, kept: Kept) -> None:
         super().__init__(model, gates, replace)
         self.kept = kept
-        self._own = {_storage(tensor) for _, tensor in _context.named_tensors(model)}
-
-    def fixed(self, weight: Tensor) -> bool:
-        """Whether weights are the model's own, which no input changes."""
-        return _storage(weight) in self._own
 
     @abstractmethod
     def curved(self, call: Call) -> Any: ...
@@ -215,10 +209,6 @@ _BILINEAR = {
     *("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "mv", "einsum"),
 }
 _UNRULED = {"max", "min", "amax", "amin", "maximum", "minimum", "topk", "sort", "median", "msort"}
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
 
 
 def _floating(call: Call) -> list[Tensor]:

@@ -246,8 +246,8 @@ def _checked(batch: Batch, labelled: bool) -> Batch:
             f"{where} has no target: expected (inputs, target), or a mapping with one of "
             f"{', '.join(LABELS)}; received {type(batch.inputs).__name__}."
         )
-    counts = {}
-    for name, tensor in [*_leaves(batch.inputs, "inputs"), *_leaves(batch.target, "target")]:
+    counts, leaves = {}, [*_leaves(batch.inputs, "inputs"), *_leaves(batch.target, "target")]
+    for name, tensor in leaves:
         if not isinstance(tensor, Tensor):
             raise DataError(
                 f"{name} of {where} is a {type(tensor).__name__}, expected a tensor. Convert or drop it; "
@@ -271,6 +271,9 @@ def _checked(batch: Batch, labelled: bool) -> Batch:
         raise DataError(f"{where} differs in its number of examples (dim 0): {listed}.")
     if not batch.examples:
         raise DataError(f"{where} is empty: it has no examples.")
+    if any(tensor.requires_grad for _, tensor in leaves):
+        inputs, target = _map((batch.inputs, batch.target), Tensor.detach)
+        return Batch(inputs, target, batch.first)
     return batch
 
 

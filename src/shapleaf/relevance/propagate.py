@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,6 +34,9 @@ class Relevance(Backward):
     - Attention: AttnLRP halves the gradient at either product, CP-LRP takes its weights for constants.
     - Everything linear or piecewise linear, residual sums and modules that run twice among them: as it is.
 
+    Inputs are constants, as weights are; what layers and embeddings make of them are activations, whether
+    units lie before them or not.
+
     Args:
         model: the model.
         gates: where units are read.
@@ -64,6 +67,24 @@ class Relevance(Backward):
         self.constant = attention == "cp"
         self._unnormed: dict[int, tuple[Tensor, Affine]] = {}
         self._levels: dict[int, tuple[Tensor, int]] = {}
+        self._fixed: dict[int, Tensor] = {}
+
+    def _run(self, key: str, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """What a layer returns is an activation, also where no unit lies before it."""
+        out = super()._run(key, func, *args, **kwargs)
+        if any(tensor.requires_grad for tensor in _context.tensors(out)):
+            return out
+        name = function_of(key)
+        if all(map(self.fixed, _context.tensors((args, kwargs)))):
+            self._fixed |= {id(tensor): tensor for tensor in _context.tensors(out)}
+            begins = name in _FUSED  # such as a query that is learned; a product of weights is one of them
+        else:
+            begins = key in self.rules or name == "embedding"
+        return scaled(out.requires_grad_(), 1.0) if begins else out
+
+    def fixed(self, tensor: Tensor) -> bool:
+        """Whether no input changes it: it is the model's own, or made of such tensors alone."""
+        return id(tensor) in self._fixed or super().fixed(tensor)
 
     def weighted(self, layer: Affine) -> Tensor:
         z = layer()
@@ -160,7 +181,8 @@ class Relevance(Backward):
         if self.constant:
             parts = (query.detach(), key.detach(), value)
         else:
-            parts = (scaled(query, 0.25), scaled(key, 0.25), scaled(value, 0.5))
+            each = 0.25 if query.requires_grad and key.requires_grad else 0.5
+            parts = (scaled(query, each), scaled(key, each), scaled(value, 0.5))
         kwargs = {name: given for name, given in call.kwargs.items() if name not in ("query", "key", "value")}
         return call.func(*parts, *call.args[3:], **kwargs)
 
