@@ -142,6 +142,46 @@ def test_o3_with_biases_these_take_their_share() -> None:
         assert float(found.inputs[e].sum()) + shares == pytest.approx(float(found.output[e, 0]), rel=1e-10)
 
 
+class Mine:
+    """A rule of a user."""
+
+    def __init__(self, apply: Callable[..., Any]) -> None:
+        self.apply = apply
+
+    def __repr__(self) -> str:
+        return "Mine()"
+
+
+def test_a_rule_of_ones_own_may_round() -> None:
+    def apply(layer: Any, z: Tensor) -> Tensor:
+        carrier = layer.run(layer.input, layer.weight.abs(), None)
+        return carrier * (z / carrier).detach()
+
+    found = passed(cut(), example(2, 3, 6, 6), Mine(apply))
+    assert bool(found.inputs.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("apply", "message"),
+    [
+        (lambda layer: layer(), r"Mine\(\) failed in layer twice:linear#1: TypeError"),
+        (lambda layer, z: layer.nothing, r"Mine\(\) failed in layer .*: AttributeError: .* 'nothing'"),
+        (lambda layer, z: z * 1.1, r"Mine\(\) changed what layer .* returns: other values in the place of"),
+        (
+            lambda layer, z: z[:1],
+            r"Mine\(\) changed what .*: torch.float64 \(1, .* place of torch.float64 \(2,",
+        ),
+        (lambda layer, z: z.float(), "Mine.* changed what .*: torch.float32 .* place of torch.float64"),
+        (lambda layer, z: None, "Mine.* changed what .*: NoneType in the place of torch.float64"),
+    ],
+)
+def test_what_a_rule_of_ones_own_does_wrong_is_its_own(apply: Any, message: str) -> None:
+    model, x = cut(), example(2, 3, 6, 6)
+    lrp = sl.LRP(Composite((("twice:linear#1", Mine(apply)),)))
+    with pytest.raises(sl.CriterionError, match=message):
+        sl.attribute(model, sl.trace(model, x), (x, torch.tensor([0, 1])), lrp)
+
+
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_o7_no_example_feels_the_others(rule: Rule) -> None:
     model, x = cut(), example(5, 3, 6, 6)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from .. import _context
 from .._calls import Call, function_of
 from ..backward import Affine, Backward, scaled, sloped, standardised
+from ..errors import CriterionError
 from ..masking import Gates, Replace
 from ..watching import batch_norm
 from .composite import Attention
@@ -103,11 +105,29 @@ class Relevance(Backward):
         key = layer.call.key
         if key not in self.rules:
             raise self.refusal(layer.call, "the graph knows no layer there; trace the model again")
-        out = self.rules[key].apply(layer, z)
+        out = self._applied(self.rules[key], layer, z)
         if self.outputs is None:
             return out
         self.outputs[key] = out
         return out.clone()  # a call behind may write into it
+
+    def _applied(self, rule: Rule, layer: Affine, z: Tensor) -> Tensor:
+        """What a rule, which may be the user's, returns; the forward is not changed by it."""
+        try:
+            out = rule.apply(layer, z)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            raise CriterionError(f"{rule!r} failed in layer {layer.call.key}: {why}") from error
+        given, found = _context.described(z), _context.described(out)
+        if found != given or not _alike(out, z):
+            other = "other values" if found == given else found
+            raise CriterionError(
+                f"{rule!r} changed what layer {layer.call.key} returns: {other} in the place of {given}. "
+                "A rule returns z, the values that it is given, with another gradient."
+            )
+        return out
 
     def plain(self, call: Call) -> Any:
         out = super().plain(call)
@@ -235,6 +255,14 @@ def _fused(layer: Affine, given: Mapping[str, Any]) -> Affine:
         weights = apart.flatten(0, 1)
     own = layer.weight.dtype
     return Affine(layer.call, layer.input, weights.to(own), bias.to(own), layer.run)
+
+
+def _alike(out: Tensor, z: Tensor) -> bool:
+    """Whether two results are the same, but for rounding."""
+    if torch.equal(out, z):
+        return True
+    near = max(1e-3, 4 * torch.finfo(z.dtype).eps)
+    return torch.allclose(out, z, near, near * float(z.detach().abs().max()), equal_nan=True)
 
 
 def _slope(x: Tensor, y: Tensor) -> Tensor:
