@@ -61,6 +61,15 @@ def test_o1_the_output_is_the_models_own(name: str) -> None:
     assert str(state(model)) == str(before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_o1_also_in_half_precision(dtype: torch.dtype) -> None:
+    """Where a gate that is rounded before it multiplies would make another output."""
+    parts = [nn.GLU(), nn.Linear(8, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 8), nn.Softmax(-1)]
+    model = settle(nn.Sequential(nn.Linear(8, 16), *parts, nn.Linear(8, 3))).to(dtype)
+    x = 3 * example(8, 8).to(dtype)
+    assert torch.equal(passed(model, x, sl.ZPlus()).output, model(x).detach())
+
+
 def test_o1_nothing_is_left_behind_by_an_error() -> None:
     class Fails(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from .. import _context
 from .._calls import Call, function_of
-from ..backward import Affine, Backward, scaled, sloped, standardised
+from ..backward import Affine, Backward, carried, scaled, sloped, standardised
 from ..errors import CriterionError
 from ..masking import Gates, Replace
 from ..watching import batch_norm
@@ -193,7 +193,7 @@ class Relevance(Backward):
     def glu(self, call: Call) -> Any:
         x = self._alone(call)
         signal, gate = x.chunk(2, call.args[1] if len(call.args) > 1 else call.kwargs.get("dim", -1))
-        return signal * gate.detach().sigmoid()
+        return carried(super().glu(call), signal * gate.detach().sigmoid())
 
     def attention(self, call: Call) -> Any:
         named = dict(zip(("query", "key", "value"), call.args, strict=False))
