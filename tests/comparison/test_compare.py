@@ -105,6 +105,32 @@ def test_cost_is_in_processor_time_and_on_an_accelerator_by_the_clock(case: Any)
     assert _row("a", one, step, torch.device("cuda")).steps == 6
 
 
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_gradients_may_be_off(run: Any, off: Any) -> None:
+    with off():
+        found = run({"taylor": sl.Taylor(), "norm": sl.WeightNorm()})
+    assert found["taylor"].steps > 0
+
+
+class Frozen(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x)
+
+
+def test_a_model_without_gradients_has_no_training_step(model: nn.Module, data: Any) -> None:
+    frozen, settings = Frozen(model), sl.Comparing(**BY_HAND)
+    graph = sl.trace(frozen, torch.zeros(1, 1).double())
+    found = sl.compare(frozen, graph, {"one out": sl.LeaveOneOut()}, data, data, settings=settings)
+    assert (found.step, found["one out"].steps) == (None, None)
+    assert "steps" not in found.table()["header"]
+    assert found["one out"].ablation.within == 1
+
+
 @pytest.mark.filterwarnings("ignore:compensation made the loss")
 def test_digits_from_end_to_end(tmp_path: Path) -> None:
     train, test = load_data("digits", split="train"), load_data("digits", split="test")

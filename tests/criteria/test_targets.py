@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -158,6 +159,24 @@ def test_bad_configuration() -> None:
             make()
     with pytest.raises(CriterionError, match="is always zero; name two classes"):
         sl.LogitDifference(2, 2)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor])
+def test_classes_are_whole_numbers_of_any_kind(kind: Callable[[int], Any]) -> None:
+    zero, two = kind(0), kind(2)
+    assert repr(sl.Logit(two)) == "Logit(of=2)"
+    assert repr(sl.LogitDifference(two, zero)) == "LogitDifference(of=2, against=0)"
+    assert sl.Restricted((zero, two)) == sl.Restricted((0, 2))
+    with pytest.raises(CriterionError, match="is always zero"):
+        sl.LogitDifference(two, 2)
+
+
+def test_classes_may_be_an_array() -> None:
+    for classes in (np.array([2, 0]), torch.tensor([2, 0]), range(2, -1, -2)):
+        assert sl.Restricted(classes) == sl.Restricted((2, 0))
+    for wrong in (np.array([0, 1]), np.bool_(True), torch.tensor(True), 1.0):
+        with pytest.raises(CriterionError, match=r"Logit\(of=...\) is the number of a class"):
+            sl.Logit(wrong)
 
 
 def test_outputs_without_classes() -> None:

@@ -25,7 +25,9 @@ class DeepLIFT:
     With absent units as the baseline, each group has a reference run of its own, all other units being as
     they are. With :class:`~shapleaf.Reference` the whole network runs on the reference input, once for all
     groups, and one backward serves all: scores then sum to the whole difference where all that the network
-    reads goes through the group.
+    reads goes through the group once. It does not where one read of the group lies behind another, as in a
+    residual stream, or where units gate or normalise what is read of them later: what passes through both
+    counts twice.
 
     Args:
         removal: what absent units leave behind, or the input to compare with: the baseline.
@@ -60,7 +62,8 @@ class Conductance:
     The integral of ``-dL/dz * dz`` along the straight path of the input (Dhamdhere et al. 2019), by the
     midpoint rule: ``points`` forwards and backwards, and two forwards, that serve all groups. What several
     consumers read counts once for each tensor. Scores sum to the whole difference where all that the network
-    reads goes through the group. See :class:`IntegratedGradients` for a path of the units themselves.
+    reads goes through the group once, as for :class:`DeepLIFT` from an input. See
+    :class:`IntegratedGradients` for a path of the units themselves.
 
     Args:
         points: parts of the path.
