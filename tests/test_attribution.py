@@ -450,6 +450,12 @@ def test_a_checkpoint_is_named(criterion: sl.Criterion) -> None:
         sl.attribute(model, sl.trace(model, X), batches(7), criterion)
 
 
+@pytest.mark.parametrize("wrong", ["taylor", sl.LRP, [sl.Taylor()]], ids=repr)
+def test_what_is_no_criterion_is_refused(wrong: Any) -> None:
+    with pytest.raises(CriterionError, match=r"criterion=.*: expected a criterion, such as Taylor\(\)"):
+        attribute(wrong)
+
+
 # Where no gradient goes
 
 

@@ -77,6 +77,8 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
     """
     criterion = criterion or Shapley()
     graph.check(model)
+    if isinstance(criterion, type) or not isinstance(criterion, Criterion):
+        raise CriterionError(f"criterion={criterion!r}: expected a criterion, such as Taylor().")
     if isinstance(loss, Target):
         raise CriterionError(f"loss={loss} is a target; pass Taylor(target={loss}), say, instead.")
     _context.several("groups", groups)

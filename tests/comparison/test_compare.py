@@ -87,8 +87,9 @@ def test_parts_that_are_left_out(run: Any) -> None:
 
 
 def test_what_cannot_be_compared(run: Any) -> None:
-    with pytest.raises(sl.CriterionError, match="there are no criteria to compare"):
-        run({})
+    for none in ({}, [sl.Taylor()]):
+        with pytest.raises(sl.CriterionError, match="there are no named criteria to compare"):
+            run(none)
     with pytest.raises(sl.PlanError, match="none"):
         run({"taylor": sl.Taylor()}, groups=["none*"])
     with pytest.raises(sl.CriterionError, match=r"samples=\[10, 30\]: there are only 6 calibration examples"):

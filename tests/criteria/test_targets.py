@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -296,3 +297,25 @@ def test_a_share_within_a_few_classes_has_no_value_elsewhere() -> None:
         sl.attribute(
             model, sl.trace(model, X), [few_data()], sl.LeaveOneOut(target=sl.Restricted(FEW, sl.Relative()))
         )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        sl.LRP, sl.Taylor, sl.Saliency, sl.DeepLIFT, sl.Conductance, sl.IntegratedGradients, sl.Shapley,
+        sl.LeaveOneOut, sl.Occlusion, sl.Relative, partial(sl.Restricted, (0, 1)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("target", "fix"),
+    [
+        (3, "Logit(3), received 3"),
+        ("true", "Logit('true'), received 'true'"),
+        ("loss", "Logit() or Loss(), received 'loss'"),
+        (sl.Logit, "Logit(...), received <class"),
+        (None, "Logit() or Loss(), received None"),
+    ],
+)
+def test_what_is_no_target(make: Any, target: Any, fix: str) -> None:
+    with pytest.raises(CriterionError, match=re.escape(f"(target=...) is a target such as {fix}")):
+        make(target=target)

@@ -82,8 +82,8 @@ def compare(
     """
     graph.check(model)
     chosen = graph.groups if settings.groups is None else graph.select(*settings.groups)
-    if not criteria:
-        raise CriterionError("there are no criteria to compare; pass {'taylor': Taylor()}, say.")
+    if not criteria or not isinstance(criteria, Mapping):
+        raise CriterionError("there are no named criteria to compare; pass {'taylor': Taylor()}, say.")
     device = _context.device_of(model)
     sample, rest = list(batches(data, device=device)), list(batches(test, device=device))
     _check(settings, _count(sample))

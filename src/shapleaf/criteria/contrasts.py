@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import CriterionError
 from ..masking import Reference, Removal, Zero
 from .probe import Needs, Probe
-from .targets import Loss, Target
+from .targets import Loss, Target, check_target
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class DeepLIFT:
     removal: Removal = field(default_factory=Zero)
     target: Target = field(default_factory=Loss)
     needs: ClassVar[Needs] = Needs.RESCALED
+
+    def __post_init__(self) -> None:
+        check_target(self)
 
     def score(self, probe: Probe) -> Tensor:
         """What is lost ``(examples, units)``, signed."""
@@ -83,6 +86,7 @@ class Conductance:
     needs: ClassVar[Needs] = Needs.CONDUCTANCE
 
     def __post_init__(self) -> None:
+        check_target(self)
         if self.points < 1:
             raise CriterionError(f"Conductance(points=...) must be at least 1, received {self.points}.")
 

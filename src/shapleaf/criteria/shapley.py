@@ -14,7 +14,7 @@ from ..game.game import without
 from ..game.layer import MEMORY, LayerGame
 from ..masking import Removal, Zero
 from .probe import Needs, Probe
-from .targets import Loss, Target
+from .targets import Loss, Target, check_target
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,9 @@ class LeaveOneOut:
     target: Target = field(default_factory=Loss)
     memory: int = field(default=MEMORY, repr=False)
     needs: ClassVar[Needs] = Needs.GAME
+
+    def __post_init__(self) -> None:
+        check_target(self)
 
     def score(self, probe: Probe) -> Estimate:
         """Rises of the loss ``(examples, units)``, signed; nothing is sampled."""
@@ -77,6 +80,7 @@ class Occlusion:
     needs: ClassVar[Needs] = Needs.GAME
 
     def __post_init__(self) -> None:
+        check_target(self)
         if self.window < 1:
             raise CriterionError(f"Occlusion(window=...) must be at least 1 unit, received {self.window}.")
 
@@ -123,6 +127,7 @@ class IntegratedGradients:
     needs: ClassVar[Needs] = Needs.GAME
 
     def __post_init__(self) -> None:
+        check_target(self)
         if self.points < 1:
             raise CriterionError(
                 f"IntegratedGradients(points=...) must be at least 1, received {self.points}."
@@ -160,6 +165,9 @@ class Shapley:
     target: Target = field(default_factory=Loss)
     memory: int = field(default=MEMORY, repr=False)
     needs: ClassVar[Needs] = Needs.GAME
+
+    def __post_init__(self) -> None:
+        check_target(self)
 
     def score(self, probe: Probe) -> Estimate:
         """Shapley values ``(examples, units)`` with the estimator's standard errors."""

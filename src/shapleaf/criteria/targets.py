@@ -152,6 +152,9 @@ class Relative:
 
     target: Target = field(default_factory=Logit)
 
+    def __post_init__(self) -> None:
+        check_target(self)
+
     @property
     def labelled(self) -> bool:
         """As the other's."""
@@ -201,6 +204,7 @@ class Restricted:
     excluded: float = -torch.inf
 
     def __post_init__(self) -> None:
+        check_target(self)
         classes = tuple(map(_context.number, self.classes))
         object.__setattr__(self, "classes", classes)
         if len(set(classes)) < max(2, len(classes)) or not all(map(_is_class, classes)):
@@ -259,6 +263,29 @@ class Restricted:
         if self.labelled:
             self.check(labels)
         return self.target.cost(scores, labels, loss)
+
+
+def check_target(of: Any) -> None:
+    """Refuse what is no target.
+
+    Args:
+        of: what has a ``target``: a criterion, or another target.
+
+    Raises:
+        CriterionError: it has something else; the message says what to write.
+
+    >>> check_target(Relative(Logit(0)))
+    """
+    found = of.target
+    if isinstance(found, Target) and not isinstance(found, type):
+        return
+    if isinstance(found, type) and isinstance(found, Target):
+        fix = f"{found.__name__}(...)"
+    elif _is_class(found) or (isinstance(found, str) and found == "true"):
+        fix = f"Logit({found!r})"
+    else:
+        fix = "Logit() or Loss()"
+    raise CriterionError(f"{type(of).__name__}(target=...) is a target such as {fix}, received {found!r}.")
 
 
 def parts(target: Target) -> Iterator[Target]:

@@ -146,7 +146,8 @@ class Graph(Record):
             blocks and the stream whose width the code takes for theirs.
         blocked: the axes that cannot shrink, with reasons.
         dropouts: (module, group) for every dropout that acts on a group's units alone.
-        norms: (consumer's call, BatchNorm) where a BatchNorm directly reads a consumer's output.
+        norms: (consumer's call, BatchNorm) where a BatchNorm alone reads a consumer's output channels; the
+            name is empty if it runs elsewhere as well, or has none, as in an exported program.
         sizes: the integers in the model's Python code that must follow a plan.
         inputs: shapes, dtypes and ranges of the example inputs, nested as they were.
         notes: what else the user should know.
