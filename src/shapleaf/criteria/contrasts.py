@@ -26,8 +26,8 @@ class DeepLIFT:
     they are. With :class:`~shapleaf.Reference` the whole network runs on the reference input, once for all
     groups, and one backward serves all: scores then sum to the whole difference where all that the network
     reads goes through the group once. It does not where one read of the group lies behind another, as in a
-    residual stream, or where units gate or normalise what is read of them later: what passes through both
-    counts twice.
+    residual stream, or where units gate what is read of them later, or normalise it in code of the model's
+    own: what passes through both counts twice. ``RMSNorm`` and ``normalize`` count once.
 
     Args:
         removal: what absent units leave behind, or the input to compare with: the baseline.

@@ -105,7 +105,8 @@ class IntegratedGradients:
     ``-sum_positions (z - z0) * integral of dL/dz`` at ``z0 + t (z - z0)``, t from 0 to 1, all units of the
     group together and all others whole, by a Gauss-Legendre sum. This is ``Shapley(Path(points, "line"))``,
     the cheapest estimate of Shapley values; scores of an example sum to what it loses with all units
-    of the group, but for ``gap``. See :class:`Conductance` for a path of the network's input.
+    of the group, but for ``gap``: that is all of it where ``normalize`` reads the group alone, as on the line
+    only the units' length changes. See :class:`Conductance` for a path of the network's input.
 
     Args:
         points: values of t.
