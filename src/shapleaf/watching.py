@@ -145,7 +145,8 @@ class _Watcher(Calls):
         """Behind a BatchNorm or an idle dropout the trail goes on; with a sum, or anything else, it ends."""
         name = getattr(func, "__name__", "").partition(".")[0]
         norm = batch_norm(func, args, kwargs) if name == "batch_norm" else {}
-        if norm and norm["input"] is seen.at and norm["running_var"] is not None:
+        channels = seen.layer.channel % seen.out.ndim == 1
+        if norm and norm["input"] is seen.at and norm["running_var"] is not None and channels:
             seen.factor = seen.factor * _factor(norm)
             seen.at = out
         elif name in ("dropout", "dropout2d"):

@@ -258,6 +258,19 @@ def test_a_residual_branch_makes_up_for_what_the_shortcut_lost(norm: bool) -> No
     assert gap(run(model, VECTORS), run(alone, VECTORS)) > 1e-2
 
 
+@pytest.mark.parametrize("tokens", [3, 5])
+def test_a_norm_over_tokens_does_not_take_the_shift_of_channels(tokens: int) -> None:
+    """It goes into a bias of the layer, and the error falls."""
+    read, norm = nn.Linear(8, 5, bias=False), nn.BatchNorm1d(tokens)
+    model = settle(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), read, norm, nn.ReLU(), nn.Linear(5, 2)))
+    x = example(200, tokens, 6)
+    pruned, receipt = refitted(model, {"0": range(4)}, x)
+    assert receipt.biases == (("2", 5),)
+    assert torch.equal(pruned[3].running_mean, model[3].running_mean)
+    alone = sl.prune(model, receipt.plan).model
+    assert gap(run(model, x), run(pruned, x)) < gap(run(model, x), run(alone, x))
+
+
 # ---------------------------------------------------------------- what is left alone
 
 
