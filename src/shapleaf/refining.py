@@ -61,7 +61,8 @@ def refine(
     if first not in ("output", "input"):
         raise PlanError(f'first={first!r}: expected "output" or "input".')
     criterion = criterion or OptimalBrainSurgeon(felt=True)
-    example = next(iter(batches(repeatable(data), limit=2, labelled=False)))
+    with _context.rng(0):  # the data may be shuffled
+        example = next(iter(batches(repeatable(data), limit=2, labelled=False)))
     inputs = _context.on_device(example.inputs, model)
     order = [*dict.fromkeys(plan.graph.tied(name) for name in plan.pruned)]
     chosen = planned(plan.graph, {})

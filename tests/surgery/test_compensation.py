@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 import shapleaf as sl
 from shapleaf.surgery import Compensation
@@ -265,3 +266,28 @@ def test_every_compensation_is_one() -> None:
     ):
         assert isinstance(step, Compensation)
     assert not isinstance(Tensor, Compensation)
+
+
+@pytest.mark.filterwarnings("ignore:compensation made")
+def test_shuffled_data_leave_the_random_numbers_of_others_alone() -> None:
+    model = settle(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
+    x = example(30, 4)
+    loader = DataLoader(TensorDataset(x, torch.arange(30) % 3), batch_size=7, shuffle=True)
+    plan = sl.plan(sl.trace(model, x[:2]), {"0": range(5)})
+    before, found = torch.get_rng_state(), []
+    for steps in (sl.LeastSquares(loader), (sl.FoldMean(loader), sl.Distill(loader, steps=2))):
+        found.append(sl.prune(model, plan, compensate=steps).receipt.effects)
+        assert torch.equal(torch.get_rng_state(), before)
+    scores = sl.attribute(model, plan.graph, loader, sl.Taylor())
+    for others in (
+        lambda: sl.refine(model, plan, loader, sl.Taylor()),
+        lambda: sl.pruning_curves(model, scores, loader, rates=(0, 0.5)),
+        lambda: sl.compare(model, plan.graph, {"a": sl.Taylor(), "b": sl.WeightNorm()}, loader, loader),
+        lambda: sl.assess(
+            [sl.Candidate(name="a", model=model)], [sl.Distribution(name="b", data=loader, nominal=True)]
+        ),
+    ):
+        others()
+        assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(1)
+    assert sl.prune(model, plan, compensate=sl.LeastSquares(loader)).receipt.effects == found[0]

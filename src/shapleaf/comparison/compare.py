@@ -85,7 +85,8 @@ def compare(
     if not criteria or not isinstance(criteria, Mapping):
         raise CriterionError("there are no named criteria to compare; pass {'taylor': Taylor()}, say.")
     device = _context.device_of(model)
-    sample, rest = list(batches(data, device=device)), list(batches(test, device=device))
+    with _context.rng(0):  # the data may be shuffled
+        sample, rest = list(batches(data, device=device)), list(batches(test, device=device))
     _check(settings, _count(sample))
     tried = _some(rest, settings.examples, seed)
     case = Case(model, graph, settings, seed)

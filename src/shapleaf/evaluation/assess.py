@@ -79,7 +79,7 @@ def assess(
         for one in todo:
             stream = batches(one.data, batch_size=batch_size)
             reader = _Reader(one.name, len(names), ignore)
-            with _context.located(f"distribution {one.name!r}"):
+            with _context.located(f"distribution {one.name!r}"), _context.rng(0):  # data may be shuffled
                 for number, block in enumerate(_blocks(stream, memory)):
                     for k, candidate in enumerate(candidates):
                         with _context.located(f"model {candidate.name!r}"):

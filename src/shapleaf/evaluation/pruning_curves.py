@@ -125,7 +125,8 @@ class _Test:
     ) -> None:
         self.model, self.restricted = model, restricted
         self.strategy, self.compensate = strategy or Global(), compensate
-        self.batches: list[Batch] = list(batches(data, device=_context.device_of(model)))
+        with _context.rng(0):  # the data may be shuffled
+            self.batches: list[Batch] = list(batches(data, device=_context.device_of(model)))
 
     @property
     def compensation(self) -> str:

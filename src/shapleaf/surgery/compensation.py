@@ -45,13 +45,14 @@ def carry_out(
     for tensor in [*pruned.parameters(), *pruned.buffers()]:
         tensor.data = tensor.data.clone()  # the old storage may be needed again
     data = next((data for step in steps if (data := getattr(step, "data", None)) is not None), None)
-    held = _Outputs(reference, data) if measure and data is not None else None
-    effects = [] if held is None else [held.effect("none", pruned)]
-    for step in steps:
-        notes = tuple(step.compensate(pruned, reference, plan))
-        effects.append(
-            held.effect(repr(step), pruned, notes) if held else Effect(step=repr(step), notes=notes)
-        )
+    with _context.rng(0):  # the data may be shuffled
+        held = _Outputs(reference, data) if measure and data is not None else None
+        effects = [] if held is None else [held.effect("none", pruned)]
+        for step in steps:
+            notes = tuple(step.compensate(pruned, reference, plan))
+            effects.append(
+                held.effect(repr(step), pruned, notes) if held else Effect(step=repr(step), notes=notes)
+            )
     if held:
         _compare(effects[0], effects[-1])
     return tuple(effects)
