@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -195,10 +196,32 @@ def test_min_keep_is_rounded_up_to_the_multiple(min_keep: int, fewest: int) -> N
         sl.allocate(scores, sl.Units(keep=fewest - 1), min_keep=min_keep, multiple_of=8)
 
 
-@pytest.mark.parametrize("limits", [{"min_keep": 0}, {"multiple_of": 0}, {"min_keep": -1}])
-def test_limits_are_at_least_one(limits: dict[str, int]) -> None:
-    with pytest.raises(BudgetError, match="must be at least 1"):
-        sl.allocate(scored(chain(4)), sl.Units(keep=0.5), **limits)
+@pytest.mark.parametrize(
+    "limits",
+    [{"min_keep": 0}, {"multiple_of": 0}, {"min_keep": -1}, {"multiple_of": 2.5}, {"min_keep": True}],
+)
+def test_limits_are_whole_numbers_at_least_one(limits: dict[str, Any]) -> None:
+    message = "{}={} must be a whole number, at least 1".format(*next(iter(limits.items())))
+    for verb in (partial(sl.allocate, budget=sl.Units(keep=0.5)), removable):
+        with pytest.raises(BudgetError, match=message):
+            verb(scored(chain(4)), **limits)
+
+
+def test_limits_are_whole_numbers_of_any_kind() -> None:
+    scores, budget = scored(chain(64)), sl.Units(keep=0.6)
+    plans = [
+        sl.allocate(scores, budget, min_keep=two, multiple_of=eight)
+        for two, eight in ((2, 8), (np.int64(2), torch.tensor(8)))
+    ]
+    assert plans[0] == plans[1]
+    assert plans[0].made_by == plans[1].made_by
+
+
+@pytest.mark.parametrize("units", [4, [False, True, True, False], torch.ones(4) > 0, [0.0, 1.0], "01"])
+def test_units_that_are_no_integers_are_refused(units: Any) -> None:
+    with pytest.raises(PlanError, match="units to keep must be integers"):
+        sl.plan(chain(4), {"g0": units})
+    assert sl.plan(chain(4), {"g0": np.array([2, 0])}).keep["g0"] == (0, 2)
 
 
 # Ties and partial scores

@@ -37,7 +37,7 @@ def test_keep_and_remove_exclude_each_other(kind: type[sl.Macs]) -> None:
             kind(**arguments)
 
 
-@pytest.mark.parametrize("value", [1.5, -0.1, -3])
+@pytest.mark.parametrize("value", [1.5, -0.1, -3, True])
 def test_what_is_no_fraction_and_no_amount_is_refused(value: float) -> None:
     with pytest.raises(sl.BudgetError, match=str(value)):
         sl.Macs(keep=value)

@@ -189,9 +189,9 @@ def test_another_dtype_or_model_is_refused(model: Net, graph: sl.Graph, tmp_path
         sl.profile(double, graph, INPUTS.double(), runs=2)
 
 
-@pytest.mark.parametrize("wrong", [{"runs": 1}, {"multiple_of": 0}])
+@pytest.mark.parametrize("wrong", [{"runs": 1}, {"multiple_of": 0}, {"multiple_of": 2.5}, {"runs": True}])
 def test_numbers_are_checked(model: Net, graph: sl.Graph, wrong: dict[str, int]) -> None:
-    with pytest.raises(DataError, match="must be at least 2"):
+    with pytest.raises(DataError, match="must be a whole number, at least"):
         sl.profile(model, graph, INPUTS, **wrong)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,3 +91,9 @@ def test_what_is_no_schedule(wrong: dict[str, int], message: str) -> None:
 def test_they_print_as_python() -> None:
     assert repr(sl.OneShot(start=3)) == "OneShot(start=3)"
     assert repr(sl.Cubic(steps=2, every=3)) == "Cubic(steps=2, every=3, start=0)"
+
+
+def test_whole_numbers_of_any_kind() -> None:
+    schedule = sl.Cubic(steps=np.int64(2), every=torch.tensor(3))  # type: ignore[arg-type]
+    assert str(schedule) == "Cubic(steps=2, every=3, start=0)"
+    assert schedule == sl.Cubic(steps=2, every=3)

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ._context import number
 from .budgets import Budget
 from .costs import Costs
 from .errors import BudgetError, PlanError
 from .records import Cost, Graph, Plan, Scores
+from .records.plan import integers
 from .strategies import Global, Strategy
 
 
@@ -68,7 +70,8 @@ def allocate(
             the units they save.
 
     Raises:
-        BudgetError: even the smallest plan exceeds the budget; the nearest achievable one is named.
+        BudgetError: even the smallest plan exceeds the budget; the nearest achievable one is named. Or
+            ``min_keep`` or ``multiple_of`` is no whole number, at least 1.
         PlanError: the scores are per example, or not finite, or the strategy's keys are unusable.
         StaleGraphError, DataError: the table of a ``Latency`` belongs to another model, or is not finished.
 
@@ -79,8 +82,6 @@ def allocate(
     >>> allocate(scores, sl.Units(keep=0.5)).keep
     {'0': (0, 3)}
     """
-    if min_keep < 1 or multiple_of < 1:
-        raise BudgetError(f"min_keep={min_keep} and multiple_of={multiple_of} must be at least 1.")
     budget.check(scores.graph)
     covered = {group.name for group in scores.graph if budget.covers(group)}
     sets = [one for one in _sets(scores, min_keep, multiple_of) if covered.issuperset(one.names)]
@@ -98,8 +99,8 @@ def allocate(
     made_by = {
         "budget": str(budget),
         "strategy": type(strategy or Global()).__name__,
-        "min_keep": str(min_keep),
-        "multiple_of": str(multiple_of),
+        "min_keep": str(number(min_keep)),
+        "multiple_of": str(number(multiple_of)),
         "criterion": scores.criterion,
         **scores.settings,
     }
@@ -132,14 +133,14 @@ def plan(
     """A plan that keeps the units named, and every unit of the groups that are not.
 
     Raises:
-        PlanError: an unknown group, or units that are repeated or out of range.
+        PlanError: an unknown group, or units that are no integers, repeated or out of range.
 
     >>> import torch, shapleaf as sl
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
     >>> plan(sl.trace(model, torch.zeros(1, 3)), {"0": [3, 0]}).after
     Cost(units=2, params=14, macs=10)
     """
-    chosen = {name: tuple(sorted(units)) for name, units in keep.items()}
+    chosen = {name: tuple(sorted(integers(units))) for name, units in keep.items()}
     counts = {name: len(units) for name, units in chosen.items()}
     costs = Costs(graph)
     return Plan(graph=graph, keep=chosen, before=costs({}), after=costs(counts), made_by=dict(made_by or {}))
@@ -167,6 +168,10 @@ def granularity(size: int, multiple_of: int) -> int:
 
 
 def _sets(scores: Scores, min_keep: int, multiple_of: int) -> list[_Set]:
+    min_keep, multiple_of = number(min_keep), number(multiple_of)
+    for name, limit in (("min_keep", min_keep), ("multiple_of", multiple_of)):
+        if type(limit) is not int or limit < 1:
+            raise BudgetError(f"{name}={limit!r} must be a whole number, at least 1.")
     graph, sets = scores.graph, []
     done: set[str] = set()
     for name, values in scores.values.items():

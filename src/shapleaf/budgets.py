@@ -40,10 +40,8 @@ class Budget:
             raise BudgetError(f"{type(self).__name__} takes exactly one of keep= and remove=.")
         for name in ("keep", "remove"):
             value = getattr(self, name)
-            if isinstance(value, Integral):
-                object.__setattr__(self, name, int(value))
-            elif isinstance(value, Real):
-                object.__setattr__(self, name, float(value))
+            if isinstance(value, Integral | Real) and not isinstance(value, bool):
+                object.__setattr__(self, name, int(value) if isinstance(value, Integral) else float(value))
             elif value is not None:
                 raise BudgetError(f"{self}: {name}= must be a number, received {type(value).__name__}.")
         if isinstance(self._amount, float) and not 0 <= self._amount <= 1:

@@ -69,8 +69,10 @@ def profile(
     >>> [timed.call for timed in table.calls]
     ['0:linear#0', '1:relu#0', '2:linear#0']
     """
-    if runs < 2 or multiple_of < 1:
-        raise DataError(f"profile: runs={runs} must be at least 2, multiple_of={multiple_of} at least 1.")
+    runs, multiple_of = _context.number(runs), _context.number(multiple_of)
+    for name, value, least in (("runs", runs, 2), ("multiple_of", multiple_of, 1)):
+        if type(value) is not int or value < least:
+            raise DataError(f"profile: {name}={value!r} must be a whole number, at least {least}.")
     graph.check(model)
     inputs = _context.on_device(inputs, model)
     settings = {**surroundings(model, inputs), "multiple_of": str(multiple_of)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ._context import number
 from .errors import BudgetError
 
 
@@ -37,8 +38,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("every", 1), ("start", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            value = number(getattr(self, name))
+            object.__setattr__(self, name, value)
+            if type(value) is not int or value < least:
                 raise BudgetError(f"{self}: {name} must be a whole number, at least {least}.")
 
     def keep(self, progress: float, final: float) -> float:

@@ -70,7 +70,7 @@ def test_units_must_be_sorted_unique_and_within_the_group(graph: Graph, units: t
         keeping(graph, {"conv": units})
 
 
-@pytest.mark.parametrize("units", [(0.0, 1.0), ("0",), (None,), 3])
+@pytest.mark.parametrize("units", [(0.0, 1.0), ("0",), (None,), 3, (False, True), torch.ones(4) > 0])
 def test_units_must_be_integers(graph: Graph, units: object) -> None:
     with pytest.raises(PlanError, match="units to keep must be integers"):
         keeping(graph, {"conv": units})

@@ -117,7 +117,7 @@ def _succeed(module: nn.Module, edit: Edit) -> None:
 
 def _edited(module: nn.Module, edit: Edit) -> Any:
     """What an attribute becomes: another number or other numbers, where it holds those from before."""
-    held = vars(module).get(edit.attribute)
+    held: Any = vars(module).get(edit.attribute)
     several = isinstance(held, list | tuple)
     new, before, after = (_parts(value) for value in (held, edit.before, edit.after))
     at = slice(None) if edit.index is None else slice(edit.index, edit.index + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .._context import number
 from ..errors import PlanError
 from ._base import Part, Record
 from .graph import Axis, Graph
@@ -57,7 +57,7 @@ class Plan(Record):
             if name not in names:
                 raise PlanError(f"no group is named {name!r}; the groups are: {', '.join(names)}.")
         for group in self.graph:
-            kept = _integers(self.keep.get(group.name, range(group.size)))
+            kept = integers(self.keep.get(group.name, range(group.size)))
             if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < group.size:
                 raise PlanError(
                     f"group {group.name}: units to keep must be sorted, unique and within "
@@ -144,8 +144,22 @@ class Plan(Record):
         }
 
 
-def _integers(units: Iterable[Any]) -> tuple[int, ...]:
+def integers(units: Iterable[Any]) -> tuple[int, ...]:
+    """Units to keep as Python's own integers, from numbers of any kind.
+
+    Raises:
+        PlanError: they are no integers, as in a mask.
+
+    >>> integers(torch.arange(3))
+    (0, 1, 2)
+    """
     try:
-        return tuple(operator.index(unit) for unit in units)
+        found = tuple(number(unit) for unit in units)
     except TypeError as error:
-        raise PlanError(f"units to keep must be integers: {error}.") from error
+        raise PlanError(f"units to keep must be integers, in a sequence; received {units!r}.") from error
+    for unit in found:
+        if type(unit) is not int:
+            raise PlanError(
+                f"units to keep must be integers, received {unit!r}; of a mask pass the places that are True."
+            )
+    return found
