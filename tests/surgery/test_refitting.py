@@ -258,6 +258,24 @@ def test_a_residual_branch_makes_up_for_what_the_shortcut_lost(norm: bool) -> No
     assert gap(run(model, VECTORS), run(alone, VECTORS)) > 1e-2
 
 
+def test_a_branch_that_is_also_read_alone_does_not_make_up_for_the_shortcut() -> None:
+    """Its other reader would get what the shortcut lost."""
+
+    def call(self: Any, x: Tensor) -> Tensor:
+        h = self.b(F.relu(self.c(x)))
+        return 0.01 * self.out(h + self.short(F.relu(self.a(x)))) + self.alone(h)
+
+    model = settle(
+        Apply(call, a=nn.Linear(6, 16), short=nn.Linear(16, 4), c=nn.Linear(6, 16), b=nn.Linear(16, 4),
+              out=nn.Linear(4, 2), alone=nn.Linear(4, 2))
+    )  # fmt: skip
+    both, one = (
+        refitted(model, keep, VECTORS).model.b for keep in ({"a": [0], "c": range(12)}, {"c": range(12)})
+    )
+    assert torch.equal(both.weight, one.weight)
+    assert torch.equal(both.bias, one.bias)
+
+
 # ---------------------------------------------------------------- what is left alone
 
 
