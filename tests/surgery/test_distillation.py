@@ -188,6 +188,21 @@ def test_inputs_in_dictionaries_and_tuples() -> None:
     assert torch.allclose(*results, atol=1e-5)
 
 
+def test_projections_that_are_parts_of_one_weight() -> None:
+    """As of cross-attention, where the stream and the heads lose units."""
+    x, context = example(40, 5, 6, seed=3).float(), example(40, 4, 6, seed=8).float()
+    cross = Apply(
+        lambda self, q, k: self.out(self.mix(self.a(q), h := self.b(k), h)[0].mean(1)),
+        a=nn.Linear(6, 16), b=nn.Linear(6, 16), mix=nn.MultiheadAttention(16, 4, batch_first=True),
+        out=nn.Linear(16, 3),
+    )  # fmt: skip
+    model = settle(cross).float()
+    plan = half_plan(sl.trace(model, (x[:2], context[:2])))
+    assert {"a", "mix"} <= {*plan.pruned}
+    receipt = sl.prune(model, plan, compensate=sl.Distill([((x, context), None)], steps=60)).receipt
+    assert receipt.effects[1].error < receipt.effects[0].error
+
+
 def test_fewer_examples_than_a_batch() -> None:
     _, receipt = distilled(mlp(), X[:3], steps=20)
     assert receipt.effects[1].error < receipt.effects[0].error

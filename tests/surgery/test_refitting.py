@@ -276,6 +276,20 @@ def test_a_branch_that_is_also_read_alone_does_not_make_up_for_the_shortcut() ->
     assert torch.equal(both.bias, one.bias)
 
 
+def test_parts_of_a_weight_whichever_way_they_are_multiplied_by() -> None:
+    def network(product: Callable[[Tensor, Tensor], Tensor]) -> nn.Module:
+        def call(self: Any, x: Tensor) -> Tensor:
+            h, half = F.relu(self.a(x)), self.w.weight.shape[0] // 2
+            return self.out(product(h, self.w.weight[:half]) * product(h, self.w.weight[half:]))
+
+        return settle(Apply(call, a=nn.Linear(6, 10), w=nn.Linear(10, 8, bias=False), out=nn.Linear(4, 2)))
+
+    keep = {"a": range(6), "w": [0, 3]}
+    a, b = (refitted(network(product), keep, VECTORS).model for product in (F.linear, lambda h, w: h @ w.T))
+    assert a.w.weight.shape == (4, 6)
+    assert torch.allclose(a.w.weight, b.w.weight)
+
+
 # ---------------------------------------------------------------- what is left alone
 
 

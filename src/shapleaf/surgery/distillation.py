@@ -18,6 +18,7 @@ from .._progress import progress
 from ..cuts import slicing
 from ..data import Batch, batches, take
 from ..errors import PlanError
+from ..linear import reading, within
 from ..records import Plan
 
 Augment = Callable[[Any, np.random.Generator], Any]
@@ -160,7 +161,10 @@ class _Match:
         self.reference, self.pruned, self.blocks = reference, pruned, blocks
         what = slicing.cuts(plan)
         sites = {site.call: site for name in plan.pruned for site in plan.graph[name].sites if site.weight}
-        self.kept = {call: what.get(str(site.weight), {}).get(1 - site.dim) for call, site in sites.items()}
+        self.axes = {call: 1 - site.dim for call, site in sites.items()}
+        self.kept = {
+            call: what.get(str(sites[call].weight), {}).get(axis) for call, axis in self.axes.items()
+        }
         self.calls = tuple(sites) if blocks else ()
 
     def __call__(self, inputs: Any) -> Tensor:
@@ -174,18 +178,20 @@ class _Match:
                     else:
                         with _context.inference(model):
                             out = _context.forward(model, inputs)
-                outs.append((_context.logits(out), record.found))
-        (aim, aims), (out, found) = outs
+                outs.append((_context.logits(out), record))
+        (aim, before), (out, now) = outs
         total = _distance(out, aim)
         parts = [
-            _distance(found[call], self._cut(call, aims[call]))
+            _distance(now.found[call], self._cut(call, before))
             for call in self.calls
-            if call in found and call in aims and found[call].ndim == aims[call].ndim
+            if call in now.found and call in before.found and now.found[call].ndim == before.found[call].ndim
         ]
         return total + self.blocks * torch.stack(parts).mean() if parts else total
 
-    def _cut(self, call: str, aim: Tensor) -> Tensor:
-        kept = self.kept[call]
+    def _cut(self, call: str, record: _Outputs) -> Tensor:
+        aim, weight, kept = record.found[call], record.weights.get(call), self.kept[call]
+        if kept is not None and weight is not None:
+            kept = within(weight, kept, self.axes[call])
         return aim if kept is None else aim.index_select(channel_axis(call), kept.to(aim.device))
 
 
@@ -193,12 +199,15 @@ class _Outputs(Calls):
     def __init__(self, model: nn.Module, calls: Sequence[str]) -> None:
         super().__init__(model)
         self.found: dict[str, Tensor] = {}
+        self.weights: dict[str, Tensor] = {}  # as the calls are given them, perhaps parts of parameters
         self._wanted = frozenset(calls)
 
     def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
         if key in self._wanted:
             self.found[key] = out
+            if (layer := reading(key, args, kwargs)) is not None:
+                self.weights[key] = layer.weight
         return out
 
 

@@ -16,7 +16,7 @@ from .._ridge import Ridge
 from ..cuts import slicing
 from ..data import Batch, batches
 from ..errors import PlanError
-from ..linear import Linear, places
+from ..linear import Linear, places, within
 from ..records import Plan
 from ..watching import Seen, Uses, summed, watch
 from .compensation import add_bias, unbiased
@@ -175,14 +175,7 @@ class _Refit:
     def _kept(self, layer: Linear) -> Tensor | None:
         """Which of the intact layer's outputs are left."""
         positions = self.what.get(self.weight, {}).get(self.axis)
-        if positions is None:
-            return None
-        whole = layer.weight._base
-        if whole is None or whole.shape == layer.weight.shape or layer.weight.numel() == whole.numel():
-            return positions
-        start = (layer.weight.storage_offset() - whole.storage_offset()) // whole.stride(self.axis)
-        length = layer.weight.shape[self.axis]
-        return positions[(positions >= start) & (positions < start + length)] - start
+        return None if positions is None else within(layer.weight, positions, self.axis)
 
     def _gather(self, ridge: Ridge, batch: Batch, now: Seen, missing: Tensor) -> None:
         layer, size = now.layer, len(now.layer.input)
