@@ -110,6 +110,8 @@ def test_groups_are_chosen_by_patterns() -> None:
     assert torch.equal(attribute(sl.Taylor(), groups=["*"]).values["0"], per_example(sl.Taylor()))
     with pytest.raises(PlanError, match="no group is named 'layer'"):
         attribute(sl.Taylor(), groups=["layer"])
+    with pytest.raises(CriterionError, match=r"groups='0\*': expected a sequence, such as \('0\*',\)"):
+        attribute(sl.Taylor(), groups="0*")  # which is not the group 0 and all others
 
 
 @pytest.mark.parametrize(
@@ -392,6 +394,66 @@ def test_data_are_needed_unless_nothing_is() -> None:
 def test_losses_that_are_unusable_are_named(criterion: sl.Criterion, loss: Any, message: str) -> None:
     with untouched(MODEL), pytest.raises(CriterionError, match=message):
         attribute(criterion, loss=loss)
+
+
+# Models that draw
+
+
+@pytest.mark.parametrize("criterion", [sl.Taylor(), sl.LRP(), sl.APoZ(), sl.Conductance(2)], ids=repr)
+def test_dropout_that_is_always_on_is_noticed(criterion: sl.Criterion) -> None:
+    def run(self: Any, x: Tensor) -> Tensor:
+        return self.head(F.dropout(F.relu(self.a(x)), training=self.always))
+
+    model = settle(Apply(run, a=conv(2, 4), head=head(4)))
+    model.always = False
+    graph = sl.trace(model, X)
+    sl.attribute(model, graph, batches(7), criterion)
+    model.always = True
+    with untouched(model), pytest.warns(UserWarning, match="draws random numbers in eval mode") as caught:
+        sl.attribute(model, graph, batches(3, 4), criterion)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+# Where gradients are off
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        sl.Taylor(),
+        sl.LRP(),
+        sl.IntegratedGradients(),
+        sl.Conductance(2),
+        sl.DeepLIFT(),
+        sl.DeepLIFT(sl.Reference()),
+        sl.Shapley(),
+        sl.OptimalBrainSurgeon(felt=True),
+    ],
+    ids=repr,
+)
+def test_gradients_are_taken_where_the_user_has_none(criterion: sl.Criterion, off: Any) -> None:
+    usual = attribute(criterion)
+    with off():
+        assert attribute(criterion) == usual
+
+
+@pytest.mark.parametrize("criterion", [sl.Taylor(), sl.LRP(), sl.DeepLIFT(), sl.Shapley()], ids=repr)
+def test_a_checkpoint_is_named(criterion: sl.Criterion) -> None:
+    def run(self: Any, x: Tensor) -> Tensor:
+        return self.head(checkpoint(self.body, x, use_reentrant=False))
+
+    body = nn.Sequential(conv(2, 4), nn.ReLU(), conv(4, 4), nn.ReLU())
+    model = settle(Apply(run, body=body, head=head(4)))
+    with untouched(model), pytest.raises(CriterionError, match="Switch checkpointing off while it is scored"):
+        sl.attribute(model, sl.trace(model, X), batches(7), criterion)
+
+
+@pytest.mark.parametrize("wrong", ["taylor", sl.LRP, [sl.Taylor()]], ids=repr)
+def test_what_is_no_criterion_is_refused(wrong: Any) -> None:
+    with pytest.raises(CriterionError, match=r"criterion=.*: expected a criterion, such as Taylor\(\)"):
+        attribute(wrong)
 
 
 # Where no gradient goes

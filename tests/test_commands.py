@@ -213,6 +213,10 @@ def test_compare_writes_record_report_page_and_figure(home: Path, tmp_path: Path
     assert sl.Report.load(tmp_path / "report.safetensors").comparison == found
     assert "Which criteria agree" in (tmp_path / "report.html").read_text()
     assert (tmp_path / "comparison.svg").exists()
+    few = ("--data", "digits", "--weights", home / "0.safetensors", "--calibration", 20, "--test", 40)
+    said = run("compare", MODEL, *few, *criteria, "--rates", 0, "--groups", "3", "-o", tmp_path / "few")
+    assert "stability at 10" in said
+    assert "stability at 30" not in said
     bare = ("--rates", 0, "--samples", 0, "--groups", "3")
     assert "A_PR" not in run("compare", MODEL, *data, *criteria, *bare, "-o", tmp_path / "bare")
 

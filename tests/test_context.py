@@ -1,5 +1,7 @@
 """Running the user's model and leaving it as it was found."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,22 @@ def test_our_own_errors_and_interrupts_pass_unchanged() -> None:
         with pytest.raises(type(error)) as caught:
             _context.forward(Raises(), X)
         assert caught.value is error
+
+
+def test_whole_numbers_of_any_kind_are_pythons() -> None:
+    for value in (3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3), torch.tensor(3).int()):
+        assert type(_context.number(value)) is int
+        assert _context.number(value) == 3
+    bools = (True, np.bool_(True), torch.tensor(True))
+    for value in (*bools, 3.0, "3", None, torch.tensor(3.0), torch.tensor([3]), np.array([3]), (3,)):
+        assert _context.number(value) is value
+
+
+@pytest.mark.parametrize("fine", [None, (), ["conv*"], ("conv*",)])
+def test_a_string_is_no_sequence_of_strings(fine: object) -> None:
+    _context.several("groups", fine)
+    with pytest.raises(CriterionError, match=r"groups='conv': expected a sequence, such as \('conv',\)"):
+        _context.several("groups", "conv")
 
 
 # Reading outputs
@@ -270,6 +288,16 @@ def test_randomness_is_seeded_inside_and_untouched_outside() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("draw", [torch.rand, torch.randn])
+def test_draws_are_noticed(draw: Callable[..., object]) -> None:
+    with _context.rng(3):
+        assert not _context.drew(3)
+        draw(1)
+        assert _context.drew(3)
+        _context.reseed(3)
+        assert not _context.drew(3)
+
+
 def test_devices_that_are_not_in_use_are_not_seeded() -> None:
     queued = len(torch.cuda._queued_calls)
     with _context.rng(0):
@@ -290,6 +318,18 @@ def test_inference_leaves_the_model_alone_also_when_it_raises(error: type[BaseEx
 
     with untouched(model), pytest.raises(error):
         fails()
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_inference_leaves_the_inference_mode_and_gradients_as_they_are(gradients: bool) -> None:
+    with torch.inference_mode():
+        with _context.inference(Stateful()):
+            assert not torch.is_inference_mode_enabled()
+            with torch.enable_grad():
+                assert (2 * torch.ones(1, requires_grad=True)).requires_grad
+        assert torch.is_inference_mode_enabled()
+    with torch.set_grad_enabled(gradients), _context.inference(Stateful()):
+        assert torch.is_grad_enabled() is gradients
 
 
 def test_inputs_follow_the_model() -> None:

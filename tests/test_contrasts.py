@@ -116,6 +116,50 @@ def test_from_an_input_the_whole_difference_passes_through_every_layer(name: str
     )  # read by the logit itself
 
 
+@pytest.mark.parametrize("norm", [nn.functional.normalize, lambda x: nn.functional.rms_norm(x, (9,))])
+def test_norms_measure_each_unit_once(norm: Callable[[Tensor], Tensor]) -> None:
+    """Two groups that one norm measures: with one of them gone the other has another length."""
+
+    def run(self: Any, x: Tensor) -> Tensor:
+        return self.c(norm(torch.cat([self.a(x).tanh(), self.b(x)], 1)))
+
+    model = settle(Apply(run, a=nn.Linear(6, 5), b=nn.Linear(6, 4), c=nn.Linear(9, 3)))
+    x, y = example(4, 6), torch.tensor([0, 1, 2, 0])
+    data, graph = [(x, y)], sl.trace(model, x)
+    found = sl.attribute(model, graph, data, sl.DeepLIFT(target=TRUE), aggregate=None).values
+    exact = sl.attribute(model, graph, data, sl.Shapley(sl.Exact(), target=TRUE), aggregate=None).values
+    for name in ("a", "b"):
+        torch.testing.assert_close(found[name].sum(1), exact[name].sum(1), rtol=0, atol=1e-4)
+    start = sl.Reference(example(1, 6, seed=5))
+    with torch.no_grad():
+        expected = (model(x) - model(start.inputs)).gather(1, y[:, None])[:, 0]
+    for criterion in (sl.DeepLIFT(start, TRUE), sl.Conductance(400, start, TRUE)):
+        values = sl.attribute(model, graph, data, criterion, aggregate=None).values.values()
+        torch.testing.assert_close(sum(v.sum(1) for v in values), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("criterion", [sl.DeepLIFT, sl.Conductance], ids=lambda kind: kind.__name__)
+def test_what_passes_through_two_reads_of_a_group_counts_twice(criterion: Any) -> None:
+    """Of ``h + 2 h``: side by side 1 + 2 is the whole difference; behind each other 2, and again all 3."""
+    beside = Apply(lambda self, x: self.one(h := self.a(x)) + self.two(h), **lines(a=1, one=1, two=2))
+    behind = Apply(lambda self, x: self.out((h := self.a(x)) + self.two(h)), **lines(a=1, two=2, out=1))
+    data = (torch.ones(1, 2).double(), torch.zeros(1, dtype=torch.long))
+    reference = {"removal" if criterion is sl.DeepLIFT else "baseline": sl.Reference()}
+    for model, total in ((beside, 3), (behind, 5)):
+        assert model(data[0]).tolist() == [[3, 3]]
+        graph = sl.trace(model, data[0])
+        scores = sl.attribute(model, graph, data, criterion(**reference, target=TRUE), aggregate=sl.Mean())
+        assert float(scores.values["a"].sum()) == pytest.approx(total)
+
+
+def lines(**slopes: float) -> dict[str, nn.Module]:
+    """Functions of each of two numbers, ``slope * x``."""
+    made: dict[str, nn.Module] = {name: nn.Linear(2, 2, bias=False).double() for name in slopes}
+    for name, slope in slopes.items():
+        made[name].weight.data = slope * torch.eye(2).double()
+    return made
+
+
 def test_linear_models_have_one_answer() -> None:
     """Section 11 of the specification, test 6: behind a linear suffix all coincide."""
     model = settle(

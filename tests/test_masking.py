@@ -114,6 +114,24 @@ def test_reads_of_one_tensor_see_one_masked_tensor() -> None:
     assert len(masks.seen) == len(set(seen.values())) == len(seen) - 1
 
 
+@pytest.mark.parametrize("square", [lambda x: x.pow(2), lambda x: x**2, torch.square, lambda x: x * x])
+def test_random_masks_lie_squared_on_squares(square: Callable[[Tensor], Tensor]) -> None:
+    """So the mean of squares that a norm by hand takes is none below zero, which has no root."""
+
+    def normed(self: Any, x: Tensor) -> Tensor:
+        h = self.a(x)
+        return self.b(h * (square(h).mean(-1, keepdim=True) + 1e-6).rsqrt())
+
+    model = settle(Apply(normed, a=nn.Linear(6, 3), b=nn.Linear(3, 2)))
+    gates = Gates([sl.trace(model, VECTORS[:1])["a"]])
+    masks = torch.tensor([[-0.5, 0.25, 1.0], [0.75, 0.25, 1.0]]).double()
+    (norm,), (linear,) = (at.values() for at in gates.at.values())
+    assert (norm.squares, linear.squares) == (True, False)
+    assert torch.equal(linear.factor({"a": masks}, VECTORS[:2]), masks)
+    expected = torch.tensor([[0.25, 0.0625, 1.0], [0.75, 0.25, 1.0]]).double()
+    assert torch.equal(norm.factor({"a": masks}, VECTORS[:2]), expected)
+
+
 def test_two_groups_in_one_argument_are_masked_each_by_its_own() -> None:
     model, inputs = NETS["dense"]()
     graph = sl.trace(model, inputs)

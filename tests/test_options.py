@@ -9,6 +9,7 @@ import pytest
 
 import shapleaf as sl
 from shapleaf import _options
+from shapleaf.evaluation.pruning_curves import RATES
 from shapleaf.integrations.datasets import load_data
 
 
@@ -132,6 +133,20 @@ def test_relevance_by_preset_and_file(tmp_path: Path) -> None:
     assert _options.criterion(f"lrp:{tmp_path / 'mine.json'}") == sl.LRP(sl.ZPlus(), absolute="token")
     with pytest.raises(sl.CriterionError, match="no preset and no file is named 'mine.json'"):
         _options.criterion("lrp:mine.json")
+
+
+def test_rates_are_even_from_none_removed() -> None:
+    assert _options.rates(20) == pytest.approx(RATES)
+    assert _options.rates(4) == [0, 0.25, 0.5, 0.75]
+    assert _options.rates(0) == []
+    with pytest.raises(sl.CriterionError, match="--rates -3: expected how many, or 0 for no curves"):
+        _options.rates(-3)
+
+
+def test_samples_are_by_default_fewer_than_all() -> None:
+    assert [_options.samples(None, n) for n in (31, 30, 10)] == [[10, 30], [10], []]
+    assert _options.samples([0], 100) == []
+    assert _options.samples([50], 20) == [50]  # which is refused when it is known how many there are
 
 
 def test_depths_of_bands() -> None:

@@ -106,6 +106,16 @@ def test_the_residual_stream_goes_with_its_norms() -> None:
     assert run(pruned, TOKENS)[0].shape == (2, 3)
 
 
+def test_an_rms_norm_goes_with_its_units() -> None:
+    model = settle(nn.Sequential(nn.Linear(6, 8), nn.RMSNorm(8), nn.Linear(8, 3)))
+    exported = sl.program(model, TOKENS)
+    pruned, receipt = sl.prune(exported, sl.plan(sl.trace(exported, TOKENS), {"0": (1, 4)}))
+    assert receipt.error is None
+    assert (pruned.sizes.rms_norm_normalized_shape0, pruned.get_submodule("1").weight.shape) == (2, (2,))
+    expected = sl.prune(model, sl.plan(sl.trace(model, TOKENS), {"0": (1, 4)})).model
+    assert gap(run(expected, TOKENS), run(pruned, TOKENS)) < 1e-12
+
+
 def test_parts_by_number_follow_one_by_one() -> None:
     """``torch.split(x, [16, 16])`` and unequal parts alike; so do slices."""
 

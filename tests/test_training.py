@@ -185,6 +185,8 @@ def test_one_shot_is_what_the_verbs_do() -> None:
 
 
 def test_units_are_counted_in_the_groups_that_are_pruned() -> None:
+    with pytest.raises(sl.CriterionError, match="groups='ac': expected a sequence"):
+        replace(PLANNER, groups="ac")
     planner = replace(PLANNER, groups=["a", "c"], strategy=sl.Uniform())
     run = Run("SGD", sl.Units(keep=0.4), sl.Linear(steps=2, every=1), planner=planner)
     assert run.pruner.target == sl.Units(keep=10)  # 0.7 of 9 + 6

@@ -97,6 +97,19 @@ def test_who_else_reads_what_is_added() -> None:
         assert not readers(call)
 
 
+@pytest.mark.parametrize("tokens", [3, 4])
+def test_a_norm_over_tokens_multiplies_no_channel(tokens: int) -> None:
+    """As it is behind a linear layer that reads tokens, as many of them as channels or not."""
+
+    def call(self: Any, x: Tensor) -> Tensor:
+        return self.b(F.relu(self.norm(self.a(x)) + x))
+
+    model = settle(Apply(call, a=nn.Linear(4, 4), norm=nn.BatchNorm1d(tokens), b=nn.Linear(4, 2)))
+    seen = watch(model, example(5, tokens, 4), ["a:linear#0"])["a:linear#0"][0]
+    assert seen.factor.tolist() == [1, 1, 1, 1]
+    assert seen.other is None
+
+
 def test_a_program_names_the_norm_in_another_order() -> None:
     model = summing(torch.add)
     exported = sl.program(model, MAPS)

@@ -147,11 +147,10 @@ def compare(
     images = _options.images(data, split, image_size, normalise)
     sample, rest = _options.divide(images, calibration, seed, test)
     sampled = list(sample.batches(batch_size))
-    counts = (10, 30) if samples is None else samples
     settings = sl.Comparing(
         groups=groups,
-        rates=[k / rates for k in range(rates)],
-        samples=[count for count in counts if count],
+        rates=_options.rates(rates),
+        samples=_options.samples(samples, calibration),
         compensate=sl.LeastSquares(sampled) if refit else None,
     )
     graph = sl.trace(network, sl.take(sampled, 1)[0].inputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import linecache
+import operator
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.checkpoint import CheckpointError
 
 from . import __version__
 from .errors import CriterionError, DataError, ShapleafError
@@ -103,6 +105,30 @@ def synchronise(device: torch.device) -> None:
 def described(value: Any) -> str:
     """A value that is not what was expected, for messages: the dtype and shape of a tensor, or its type."""
     return f"{value.dtype} {(*value.shape,)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def number(value: Any) -> Any:
+    """A whole number of any kind, NumPy's or a tensor's, as Python's own; all else as it is, also bools.
+
+    >>> number(torch.tensor(3)), number(True), number("true")
+    (3, True, 'true')
+    """
+    dtype, ndim = getattr(value, "dtype", None), getattr(value, "ndim", 0)
+    if isinstance(value, bool) or dtype is torch.bool or ndim:
+        return value
+    try:
+        return operator.index(value)
+    except TypeError:
+        return value
+
+
+def several(name: str, given: Any) -> None:
+    """Refuse a string where a sequence of them is expected, which Python takes for one of its letters.
+
+    >>> several("groups", ("conv*",))
+    """
+    if isinstance(given, str):
+        raise CriterionError(f"{name}={given!r}: expected a sequence, such as ({given!r},).")
 
 
 def on_device(nested: Any, model: nn.Module) -> Any:
@@ -223,6 +249,11 @@ def gradients(
             if loss.requires_grad
             else ()
         )
+    except CheckpointError as error:
+        raise CriterionError(
+            "the model runs parts of itself again for its gradient (torch.utils.checkpoint), but units are "
+            f"masked only in its forward. Switch checkpointing off while it is scored, or use {instead}."
+        ) from error
     except RuntimeError as error:
         raise CriterionError(
             f"the model runs, but its gradient cannot be taken ({error}); use {instead}."
@@ -272,6 +303,15 @@ def reseed(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
+def drew(seed: int) -> bool:
+    """Whether anything was drawn from the default generators since they were seeded, within :func:`rng`."""
+    devices = torch.cuda.default_generators if torch.cuda.is_initialized() else ()
+    return any(
+        not torch.equal(one.get_state(), torch.Generator(one.device).manual_seed(seed).get_state())
+        for one in (torch.default_generator, *devices)
+    )
+
+
 @contextlib.contextmanager
 def buffers(model: nn.Module) -> Iterator[None]:
     """Buffers that the block writes to or replaces are themselves again afterwards.
@@ -314,6 +354,16 @@ def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
 
 @contextlib.contextmanager
 def inference(model: nn.Module, seed: int = 0) -> Iterator[None]:
-    """Eval mode, private randomness and protected buffers: how every verb runs the user's model."""
-    with mode(model, train=False), rng(seed), buffers(model):
+    """Eval mode, private randomness and protected buffers: how every verb runs the user's model.
+
+    In the user's inference mode no gradient could be taken, so it is left for the block.
+    """
+    on = torch.is_grad_enabled()  # leaving the inference mode turns gradients on
+    with (
+        torch.inference_mode(False),
+        torch.set_grad_enabled(on),
+        mode(model, train=False),
+        rng(seed),
+        buffers(model),
+    ):
         yield

@@ -104,10 +104,13 @@ GroupPatterns = Annotated[list[str] | None, _option("Shell pattern of groups; re
 Samples = Annotated[
     list[int] | None,
     _option(
-        "Examples whose scores are compared with all's; repeatable; 0 leaves it out. 10 and 30 by default."
+        "Examples whose scores are compared with all's; repeatable; 0 leaves it out. By default 10 and 30, "
+        "where --calibration is more."
     ),
 ]
-Rates = Annotated[int, _option("How many rates up to 95 % the curves have; 0 leaves them out.")]
+Rates = Annotated[
+    int, _option("How many rates the curves have, even from 0: 20 go to 95 %, 4 to 75 %; 0 leaves them out.")
+]
 Refit = Annotated[bool, _option("Measure the curves also with surviving weights refitted.", "--refit")]
 Workers = Annotated[int, _option("Processes on this machine.")]
 PerClass = Annotated[int, _option("Examples of each class to attribute.", "--per-class", panel=_DATA)]
@@ -152,6 +155,18 @@ def tuning_parts(
     chosen = drawn((images.ids, images.labels), per_class, seed=seed)
     rest = images.without(torch.cat([batch.inputs for batch in chosen]))
     return (images.without(rest.ids), *divide(rest, selection, seed, test))
+
+
+def rates(count: int) -> list[float]:
+    """So many shares of the units, evenly from 0 to below 1."""
+    if count < 0:
+        raise CriterionError(f"--rates {count}: expected how many, or 0 for no curves.")
+    return [k / count for k in range(count)]
+
+
+def samples(counts: Sequence[int] | None, calibration: int) -> list[int]:
+    """Numbers of examples to compare with all that there are; 0 is none."""
+    return [k for k in (10, 30) if k < calibration] if counts is None else [k for k in counts if k]
 
 
 def depths(text: str) -> str | tuple[float, ...]:

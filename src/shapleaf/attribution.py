@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -43,7 +44,8 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
 
     Criteria that need gradients share one forward and one backward among all groups; those that
     play the game are run group by group over all data, which are held in memory. Examples that
-    influence each other are noticed on the first batch. The model is left as it was found.
+    influence each other are noticed on the first batch. The model is left as it was found, and
+    gradients are taken also under ``torch.no_grad()`` and ``torch.inference_mode()``.
 
     Args:
         model: the model that ``graph`` was traced from.
@@ -60,7 +62,11 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
         StaleGraphError: the graph belongs to another model.
         DataError: data are missing, empty, unlabelled, or do not fit the model.
         CriterionError: the loss is not per example or not finite, or changes with the other examples of the
-            batch, or the scores are unusable.
+            batch, or the scores are unusable; ``groups`` is a string.
+
+    Warns:
+        UserWarning: the model draws random numbers in eval mode, as dropout that is always on does: where
+            gradients or activations are read, scores depend on how the data are cut into batches.
 
     >>> import shapleaf as sl
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
@@ -71,8 +77,11 @@ def attribute(  # noqa: PLR0913 - what to score, on what, how
     """
     criterion = criterion or Shapley()
     graph.check(model)
+    if isinstance(criterion, type) or not isinstance(criterion, Criterion):
+        raise CriterionError(f"criterion={criterion!r}: expected a criterion, such as Taylor().")
     if isinstance(loss, Target):
         raise CriterionError(f"loss={loss} is a target; pass Taylor(target={loss}), say, instead.")
+    _context.several("groups", groups)
     chosen = graph.groups if groups is None else graph.select(*groups)
     tally = _Tally(aggregate if criterion.needs & ~OF_LAYERS else None)
     target = getattr(criterion, "target", Loss())
@@ -249,6 +258,7 @@ def _differentiate(task: _Task, tally: _Tally) -> None:
             tally.samples += batch.examples
             found = passes.once(task.model, gates, batch, task.cost, needs, fill, task.reader)
             if not batch.first:
+                _warn_of_draws()
                 passes.check(task.model, gates, batch, task.cost, found)
             for group in task.groups:
                 reads = passes.reads(group, gates, found.masks)
@@ -270,12 +280,23 @@ def _contrast(task: _Task, tally: _Tally) -> None:
             tally.samples += batch.examples
             if not batch.first:
                 found = passes.once(task.model, gates, batch, task.cost, Needs.MASK_GRADIENT)
+                _warn_of_draws()
                 passes.check(task.model, gates, batch, task.cost, found)
-            found_by = measure(task.model, task.groups, batch, task.cost)
+            with torch.enable_grad():
+                found_by = measure(task.model, task.groups, batch, task.cost)
             for group in task.groups:
                 probe = task.probe(group, batch.ids)(contrasts=found_by[group.name])
                 tally.add(group, task.criterion.score(probe), batch.examples)
             step("")
+
+
+def _warn_of_draws() -> None:
+    if _context.drew(0):  # as a pass begins
+        warnings.warn(
+            "the model draws random numbers in eval mode, the same for every batch. Where they matter, as in "
+            "dropout that is always on, scores depend on how the data are cut into batches; switch it off.",
+            stacklevel=4,
+        )
 
 
 def _measured(task: _Task, data: Sequence[Batch]) -> Callable[..., dict[str, Tensor]]:

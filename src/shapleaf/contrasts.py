@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,14 +12,16 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from . import _context
+from ._calls import function_of
 from .backward import averaged
 from .backward.rescaling import Remembered, Rescaled, finished
 from .criteria import Needs
 from .data import Batch
 from .errors import DataError
+from .layers import LENGTHS
 from .masking import Fill, Gate, Gates, Masks
 from .passes import Key, Pass, gradients, once, ones, reads
-from .records import Group
+from .records import Group, Site
 
 POINTS = 32
 """Parts of the way of conductances, unless a criterion says so itself."""
@@ -54,6 +57,7 @@ def conductances(
     >>> conductances(model, groups, batch, lambda out, _: out[:, 0], torch.zeros(1, 3), 2)["0"].shape
     torch.Size([5, 4])
     """
+    groups = [*map(_unmeasured, groups)]
     gates, base = Gates(groups), _repeated(start, batch)
 
     def at(t: float, needs: Needs = Needs.GRADIENT) -> Pass:
@@ -92,6 +96,7 @@ def rescaled_from(
     >>> rescaled_from(model, groups, batch, lambda out, _: out[:, 0], torch.zeros(1, 3))["0"].shape
     torch.Size([5, 4])
     """
+    groups = [*map(_unmeasured, groups)]
     gates = Gates(groups)
     before, now = (Masks(_leaves(model, gates, batch)) for _ in range(2))
     reference = Remembered(model, gates, before)
@@ -129,7 +134,7 @@ def rescaled(
     found: dict[str, Tensor] = {}
     depends, costs = False, torch.zeros(())
     for group in groups:
-        gates = Gates((group,))
+        gates = Gates((_unmeasured(group, fill),))
         absent = _Absent(_leaves(model, gates, batch), fill)
         reference = Remembered(model, gates, absent)
         first = _output(model, reference, batch.inputs)
@@ -146,6 +151,20 @@ def rescaled(
     if not depends:
         gradients(costs.detach(), [])  # says what to do
     return found
+
+
+def _unmeasured(group: Group, fill: Fill | None = None) -> Group:
+    """Without the sites at which norms measure it: what comes of that is in what is read behind them.
+
+    With absent units for a baseline they stay, but where nobody would be left to be measured: then what
+    comes out is absent, whatever it is divided by.
+    """
+
+    def stays(site: Site) -> bool:
+        left = fill is not None and ((site.call, site.arg) in fill or bool((site.index < 0).any()))
+        return left or function_of(site.call) not in LENGTHS
+
+    return replace(group, sites=tuple(filter(stays, group.sites)))
 
 
 class _Absent:

@@ -19,7 +19,7 @@ from . import _context
 from ._calls import Calls, repeats
 from .data import batches
 from .errors import DataError, PlanError
-from .records import Group, Plan
+from .records import Group, Plan, Site
 
 Fill = Mapping[tuple[str, int], Tensor]
 
@@ -198,12 +198,13 @@ class Gate:
 
     ``index`` counts through the masks of ``groups`` laid side by side; the column after the last
     is a constant one, for elements that belong to none. Gates with the same ``key`` see the same tensor
-    through the same masks.
+    through the same masks. Where ``squares``, a statistic is taken of squares.
     """
 
     groups: tuple[str, ...]
     index: Tensor
     key: tuple[int, bytes]
+    squares: bool = False
     _on: dict[torch.device, Tensor] = field(default_factory=dict)
 
     def columns(self, device: torch.device) -> Tensor:
@@ -226,7 +227,17 @@ class Gate:
                     "dimension; the examples must lie there."
                 )
             factor = factor.repeat_interleave(len(like) // rows, 0)
-        return factor
+        return _squared(factor) if self.squares else factor
+
+
+def _squared(factor: Tensor) -> Tensor:
+    """The factor for squares of what random masks lie on: no statistic of them falls below zero.
+
+    Masks with the mean *q* and the variance *q(1 - q)* of presence have squares with the mean *q*. Those that
+    all lie between 0 and 1, or at 1, are not random, and stay.
+    """
+    random = ((factor <= 0) | (factor > 1)).flatten(1).any(1).view(-1, *[1] * (factor.ndim - 1))
+    return torch.where(random, factor.square(), factor)
 
 
 class Gates:
@@ -235,21 +246,21 @@ class Gates:
     def __init__(self, groups: Iterable[Group]) -> None:
         self.groups = tuple(groups)
         self.at: dict[str, dict[int, Gate]] = {}
-        found: dict[tuple[str, int], list[tuple[Group, Tensor, int]]] = {}
+        found: dict[tuple[str, int], list[tuple[Group, Site]]] = {}
         for group in self.groups:
             for site in group.sites:
-                found.setdefault((site.call, site.arg), []).append((group, site.index, site.source))
+                found.setdefault((site.call, site.arg), []).append((group, site))
         for (call, arg), readers in found.items():
-            shape = torch.broadcast_shapes(*(index.shape for _, index, _ in readers))
-            total = sum(group.size for group, _, _ in readers)
+            shape = torch.broadcast_shapes(*(site.index.shape for _, site in readers))
+            total = sum(group.size for group, _ in readers)
             combined = torch.full(shape, total)
             offset = 0
-            for group, index, _ in readers:
-                combined = torch.where(index >= 0, index + offset, combined)
+            for group, site in readers:
+                combined = torch.where(site.index >= 0, site.index + offset, combined)
                 offset += group.size
-            names = tuple(group.name for group, _, _ in readers)
-            key = (readers[0][2], repr((names, tuple(shape))).encode() + combined.numpy().tobytes())
-            self.at.setdefault(call, {})[arg] = Gate(names, combined, key)
+            names, one = tuple(group.name for group, _ in readers), readers[0][1]
+            key = (one.source, repr((names, tuple(shape), one.squares)).encode() + combined.numpy().tobytes())
+            self.at.setdefault(call, {})[arg] = Gate(names, combined, key, one.squares)
 
     def ones(self, examples: int, like: Tensor) -> dict[str, Tensor]:
         """A mask of ones for every group."""

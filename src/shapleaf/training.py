@@ -65,6 +65,9 @@ class Planner:
     multiple_of: int = 8
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        _context.several("groups", self.groups)
+
     def __call__(self, model: nn.Module, data: Any, budget: Budget) -> Plan:
         """The plan.
 

@@ -170,7 +170,8 @@ class _Watcher(Calls):
             self._passed.append((seen.at, seen))
         name = getattr(func, "__name__", "").partition(".")[0]
         norm = batch_norm(func, args, kwargs) if name == "batch_norm" else {}
-        if norm and norm["input"] is seen.at and norm["running_var"] is not None:
+        channels = seen.layer.channel % seen.out.ndim == 1
+        if norm and norm["input"] is seen.at and norm["running_var"] is not None and channels:
             seen.factor = seen.factor * _factor(norm)
             seen.at = out
         elif name in ("dropout", "dropout2d"):

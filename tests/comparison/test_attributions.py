@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import shapleaf as sl
 from shapleaf import _context
@@ -106,6 +108,35 @@ def test_a_training_step_leaves_the_model_as_it_was(data: Any) -> None:
     assert all(p.grad is None for p in model.parameters())
     assert model.training
     assert torch.equal(draw, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_a_training_step_has_gradients_wherever_it_is_asked_for(
+    model: nn.Module, data: Any, off: Any
+) -> None:
+    with off():
+        assert training_step(model, data, gain) is not None
+        assert not torch.is_grad_enabled()
+
+
+class Recomputed(nn.Module):
+    def __init__(self, inner: nn.Module, how: Any) -> None:
+        super().__init__()
+        self.first, self.inner, self.how = nn.Linear(1, 1).double(), inner, how
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.how(self.inner, self.first(x))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_training_step_may_recompute(model: nn.Module, data: Any, reentrant: bool) -> None:
+    again = Recomputed(model, partial(checkpoint, use_reentrant=reentrant))
+    assert training_step(again, data, gain) is not None
+
+
+def test_there_is_no_training_step_where_no_gradient_goes(model: nn.Module, data: Any) -> None:
+    frozen = Recomputed(model, torch.no_grad()(lambda inner, x: inner(x)))
+    assert training_step(frozen, data, gain) is None
 
 
 def test_time_is_that_of_the_work(model: nn.Module) -> None:

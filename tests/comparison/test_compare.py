@@ -87,8 +87,9 @@ def test_parts_that_are_left_out(run: Any) -> None:
 
 
 def test_what_cannot_be_compared(run: Any) -> None:
-    with pytest.raises(sl.CriterionError, match="there are no criteria to compare"):
-        run({})
+    for none in ({}, [sl.Taylor()]):
+        with pytest.raises(sl.CriterionError, match="there are no named criteria to compare"):
+            run(none)
     with pytest.raises(sl.PlanError, match="none"):
         run({"taylor": sl.Taylor()}, groups=["none*"])
     with pytest.raises(sl.CriterionError, match=r"samples=\[10, 30\]: there are only 6 calibration examples"):
@@ -103,6 +104,32 @@ def test_cost_is_in_processor_time_and_on_an_accelerator_by_the_clock(case: Any)
     step = Seconds(wall=1.0, cpu=0.5)
     assert _row("a", one, step, torch.device("cpu")).steps == 4
     assert _row("a", one, step, torch.device("cuda")).steps == 6
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_gradients_may_be_off(run: Any, off: Any) -> None:
+    with off():
+        found = run({"taylor": sl.Taylor(), "norm": sl.WeightNorm()})
+    assert found["taylor"].steps > 0
+
+
+class Frozen(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x)
+
+
+def test_a_model_without_gradients_has_no_training_step(model: nn.Module, data: Any) -> None:
+    frozen, settings = Frozen(model), sl.Comparing(**BY_HAND)
+    graph = sl.trace(frozen, torch.zeros(1, 1).double())
+    found = sl.compare(frozen, graph, {"one out": sl.LeaveOneOut()}, data, data, settings=settings)
+    assert (found.step, found["one out"].steps) == (None, None)
+    assert "steps" not in found.table()["header"]
+    assert found["one out"].ablation.within == 1
 
 
 @pytest.mark.filterwarnings("ignore:compensation made the loss")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shapleaf import Comparing, CriterionError, Logit, Relative
+from shapleaf import Comparing, CriterionError, Logit, Relative, Tradeoff
 
 
 @pytest.mark.parametrize(
@@ -15,8 +15,11 @@ from shapleaf import Comparing, CriterionError, Logit, Relative
         ({"rates": (0, 1)}, r"rates=\[0, 1\]: expected ascending shares of the units, from 0 to below 1"),
         ({"rates": (0.5, 0)}, r"rates=\[0.5, 0\]: expected ascending"),
         ({"overlaps": (0.5, 1)}, r"overlaps=\[0.5, 1\]: shares of the units lie between 0 and 1"),
-        ({"orders": ("first",)}, r"orders=\['first'\]: expected 'least', 'most' or both"),
-        ({"orders": ()}, r"orders=\[\]: expected"),
+        ({"orders": ("first",)}, r"orders are \"least\", \"most\" or both, received \('first',\)"),
+        ({"orders": ()}, r"orders are .* received \(\)"),
+        ({"orders": "least"}, r"orders='least': expected a sequence, such as \('least',\)"),
+        ({"groups": "conv*"}, r"groups='conv\*': expected a sequence, such as \('conv\*',\)"),
+        ({"strategy": Tradeoff()}, r"Tradeoff\(\) goes by more .* pass orders=\(\"least\",\)"),
         ({"subsets": 1}, "subsets=1: a correlation needs 2; 0 leaves Sensitivity-n out"),
         ({"ablated": -1}, "ablated=-1: expected at least 0"),
         ({"examples": 0}, "examples=0: expected at least 1"),

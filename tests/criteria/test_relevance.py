@@ -460,6 +460,19 @@ def test_bad_input(chain: tuple[nn.Module, Tensor, Tensor]) -> None:
     assert not scores(model, x, y, sl.LRP())["0"].any()  # nothing is needed for a logit of zero
 
 
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ("epsilon", r"received 'epsilon': write LRP.preset\('epsilon'\)"),
+        (sl.Epsilon, r"received a class: write Epsilon\(\)"),
+        (3, r"LRP\(rules=...\) is a Composite, or is a rule, .* received 3"),
+    ],
+)
+def test_what_is_no_rule(rules: Any, message: str) -> None:
+    with pytest.raises(CriterionError, match=message):
+        sl.LRP(rules)
+
+
 def test_a_graph_of_a_model_that_runs_otherwise_now() -> None:
     def run(self: Any, x: Tensor) -> Tensor:
         h = self.b(F.relu(self.a(x)))

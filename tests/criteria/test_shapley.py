@@ -100,6 +100,19 @@ def test_the_default_is_the_path_of_random_signs_with_absent_units_zero() -> Non
     assert sl.LeaveOneOut() == sl.LeaveOneOut(sl.Zero())
 
 
+def test_the_default_passes_a_norm_written_by_hand() -> None:
+    """Whose statistic is one of squares: masks below zero would make it negative, and its root nan."""
+    norm = Apply(lambda self, x: x * (x.pow(2).mean(-1, keepdim=True) + 1e-6).rsqrt())
+    model = settle(nn.Sequential(nn.Linear(6, 12), nn.Tanh(), norm, nn.Linear(12, 3)))
+    x = torch.randn(10, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    data, graph = (x, torch.arange(10) % 3), sl.trace(model, x)
+    exact, default = (
+        sl.attribute(model, graph, data, criterion, aggregate=None).values["0"]
+        for criterion in (sl.Shapley(sl.Exact()), sl.Shapley())
+    )
+    assert (default - exact).norm() < 0.3 * exact.norm()
+
+
 def test_criteria_are_values() -> None:
     for criterion in (sl.Shapley(sl.Permutation(4)), sl.LeaveOneOut(sl.CalibrationMean())):
         assert len({criterion, replace(criterion)}) == 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -159,6 +161,24 @@ def test_bad_configuration() -> None:
         sl.LogitDifference(2, 2)
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor])
+def test_classes_are_whole_numbers_of_any_kind(kind: Callable[[int], Any]) -> None:
+    zero, two = kind(0), kind(2)
+    assert repr(sl.Logit(two)) == "Logit(of=2)"
+    assert repr(sl.LogitDifference(two, zero)) == "LogitDifference(of=2, against=0)"
+    assert sl.Restricted((zero, two)) == sl.Restricted((0, 2))
+    with pytest.raises(CriterionError, match="is always zero"):
+        sl.LogitDifference(two, 2)
+
+
+def test_classes_may_be_an_array() -> None:
+    for classes in (np.array([2, 0]), torch.tensor([2, 0]), range(2, -1, -2)):
+        assert sl.Restricted(classes) == sl.Restricted((2, 0))
+    for wrong in (np.array([0, 1]), np.bool_(True), torch.tensor(True), 1.0):
+        with pytest.raises(CriterionError, match=r"Logit\(of=...\) is the number of a class"):
+            sl.Logit(wrong)
+
+
 def test_outputs_without_classes() -> None:
     with pytest.raises(CriterionError, match=r"a logit needs scores of shape \(examples, classes\)"):
         worth(sl.Logit(0), torch.zeros(4))
@@ -277,3 +297,25 @@ def test_a_share_within_a_few_classes_has_no_value_elsewhere() -> None:
         sl.attribute(
             model, sl.trace(model, X), [few_data()], sl.LeaveOneOut(target=sl.Restricted(FEW, sl.Relative()))
         )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        sl.LRP, sl.Taylor, sl.Saliency, sl.DeepLIFT, sl.Conductance, sl.IntegratedGradients, sl.Shapley,
+        sl.LeaveOneOut, sl.Occlusion, sl.Relative, partial(sl.Restricted, (0, 1)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("target", "fix"),
+    [
+        (3, "Logit(3), received 3"),
+        ("true", "Logit('true'), received 'true'"),
+        ("loss", "Logit() or Loss(), received 'loss'"),
+        (sl.Logit, "Logit(...), received <class"),
+        (None, "Logit() or Loss(), received None"),
+    ],
+)
+def test_what_is_no_target(make: Any, target: Any, fix: str) -> None:
+    with pytest.raises(CriterionError, match=re.escape(f"(target=...) is a target such as {fix}")):
+        make(target=target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -189,6 +190,23 @@ def test_classes_can_be_drawn_too() -> None:
     assert (counts - 100).abs().max() < 30, "four deviations are 28"
 
 
+def test_classes_are_whole_numbers_of_any_kind() -> None:
+    few, some = targets(per_class((X, CLASSES), 2, classes=(5, 0))), per_class((X, CLASSES), 1, classes=2)
+    for classes in (np.array([5, 0]), torch.tensor([5, 0]), (np.int64(5), torch.tensor(0))):
+        assert targets(per_class((X, CLASSES), 2, classes=classes)) == few
+    for count in (np.int64(2), torch.tensor(2)):
+        assert targets(per_class((X, CLASSES), 1, classes=count)) == targets(some)
+    assert targets(per_class((X, CLASSES), 2, classes=torch.tensor([5]))) == [5, 5]
+
+
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_labels_that_are_names_are_no_classes(kind: Any) -> None:
+    """The examples say of which class they are."""
+    rows = Labelled(kind([f"class {k}" for k in CLASSES.tolist()]), CLASSES)
+    expected = per_class((X, CLASSES), 2, classes=(0, 1), seed=3)
+    assert places(per_class(rows, 2, classes=(0, 1), seed=3)) == places(expected)
+
+
 def test_random_numbers_of_others_are_left_alone() -> None:
     before = torch.get_rng_state()
     per_class(TensorDataset(X, CLASSES), 1)
@@ -223,6 +241,9 @@ def test_too_few_of_a_class(source: Any) -> None:
         ((X, CLASSES), 1, {"classes": ()}, r"each once, received \(\)"),
         ((X, CLASSES), 1, {"classes": (1, 1)}, r"each once, received \(1, 1\)"),
         ((X, CLASSES), 1, {"classes": (0.5,)}, "numbers of classes"),
+        ((X, CLASSES), 1, {"classes": 2.0}, r"each once, received \(2.0,\)"),
+        ((X, CLASSES), 1, {"classes": True}, r"each once, received \(True,\)"),
+        ((X, CLASSES), 1, {"classes": "01"}, r"each once, received \('0', '1'\)"),
         ((X, CLASSES), 1, {"classes": 0}, "from 1 to 4 can be drawn"),
         ((X, CLASSES.double()), 1, {}, r"whole numbers of shape \(10,\).*torch.float64 \(10,\)"),
         ((X, CLASSES[:, None]), 1, {}, r"torch.int64 \(10, 1\)"),

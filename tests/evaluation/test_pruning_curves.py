@@ -198,8 +198,10 @@ def test_curves_of_a_scan_are_of_its_own_order(case) -> None:
     scores = sl.scan(case[0], scored(case), case[2])
     options: Any = {"rates": (0, 0.5), "strategy": sl.Tradeoff()}
     assert sl.pruning_curves(case[0], scores, case[2], **options).curves[0].removed == (0, 8 / 17)
-    with pytest.raises(PlanError, match="Tradeoff needs the loss curve of 0"):
-        sl.pruning_curves(case[0], scores, case[2], orders=("most",), **options)
+    assert sl.pruning_curves(case[0], scores, case[2], **options | {"strategy": None}, orders=("most",))
+    for strategy in (sl.Tradeoff(), sl.ErrorLevel()):
+        with pytest.raises(CriterionError, match=r'needed most first; pass orders=\("least",\)'):
+            sl.pruning_curves(case[0], scores, case[2], orders=("most",), strategy=strategy)
 
 
 def test_a_few_classes_alone(case) -> None:
@@ -247,6 +249,8 @@ def test_what_it_refuses(case) -> None:
     for orders in ((), ("first",), ("least", "least")):
         with pytest.raises(CriterionError, match='orders are "least", "most" or both'):
             sl.pruning_curves(model, scores, data, orders=orders)  # type: ignore[arg-type]
+    with pytest.raises(CriterionError, match=r"orders='least': expected a sequence, such as \('least',\)"):
+        sl.pruning_curves(model, scores, data, orders="least")  # type: ignore[arg-type]
     for named in ({}, {"a": ()}):
         with pytest.raises(CriterionError, match="there are no scores to prune by"):
             sl.pruning_curves(model, named, data)

@@ -41,6 +41,8 @@ def test_what_was_not_measured_has_no_column(found: Comparison) -> None:
     assert bare.table()["header"] == ["criterion", "seconds", "steps", "evaluations"]
     assert bare.curve("criterion 0") is None
     assert bare.compensations == ()
+    stepless = replace(found, step=None, criteria=tuple(replace(c, steps=None) for c in found.criteria))
+    assert [*stepless.table()["header"]] == [head for head in found.table()["header"] if head != "steps"]
 
 
 def test_pairs_by_name(found: Comparison) -> None:
@@ -105,6 +107,9 @@ def test_without_a_first_rate_of_0_there_is_no_top(found: Comparison) -> None:
 def test_it_is_saved_whole(found: Comparison, tmp_path: Path) -> None:
     found.save(tmp_path / "comparison")
     assert Comparison.load(tmp_path / "comparison") == found
+    stepless = replace(found, step=None, criteria=tuple(replace(c, steps=None) for c in found.criteria))
+    stepless.save(tmp_path / "stepless")
+    assert Comparison.load(tmp_path / "stepless") == stepless
 
 
 def test_what_does_not_fit_is_refused(found: Comparison) -> None:

@@ -50,6 +50,14 @@ def test_the_first_place_that_fits_holds() -> None:
     assert [*Composite(default=FULL).assign(calls).values()] == [FULL] * 4
 
 
+def test_a_kind_of_layer_need_not_be_there() -> None:
+    for kind in (":conv3d#*", "*:conv*", ":*mm#*", "*:linear#*", ":matmul#0"):
+        assert Composite(((kind, LOW),)).assign(["a:conv1d#0"]) in (
+            {"a:conv1d#0": LOW},
+            {"a:conv1d#0": sl.Epsilon()},
+        )
+
+
 def test_one_layer_alone_is_first_and_not_last() -> None:
     assert Composite((((0, 0.5), LOW), ((0.5, 1), HIGH))).assign(["a:linear#0"]) == {"a:linear#0": LOW}
 
@@ -79,7 +87,20 @@ def test_rules_change_scores_where_they_lie() -> None:
     ("make", "message"),
     [
         (lambda: Composite((("layer9*", LOW),)).assign(["a:conv2d#0"]), "no layer is named 'layer9"),
+        (
+            lambda: Composite(((":linear", LOW),)).assign(["a:linear#0"]),
+            "named ':linear'.*as ':linear#\\*' is",
+        ),
+        (lambda: Composite(((":linaer#*", LOW),)).assign(["a:linear#0"]), "no layer is named ':linaer"),
+        (lambda: Composite((("*:conv#*", LOW),)).assign(["a:conv2d#0"]), "no layer is named"),
         (lambda: Composite((((0.5, 0.5), LOW),)), "0 <= start < stop <= 1, received"),
+        (lambda: Composite(((0, LOW),)), "a place is a layer's name .* received 0"),  # type: ignore[arg-type]
+        (lambda: Composite(((LOW, "a"),)), "a place is a layer's name .* received ZPlus"),  # type: ignore[arg-type]
+        (lambda: Composite(((("0", "1"), LOW),)), "a place is a layer's name"),  # type: ignore[arg-type]
+        (lambda: Composite((("a", "zplus"),)), "the rule at 'a' is a rule.*LRP.preset"),  # type: ignore[arg-type]
+        (lambda: Composite(default=sl.ZPlus), "Composite.default=.*write ZPlus()"),  # type: ignore[arg-type]
+        (lambda: Composite(("a", LOW)), "pairs of a place and a rule, .* received 'a' among them"),  # type: ignore[arg-type]
+        (lambda: Composite({"a": LOW}), "pairs of a place and a rule, received {"),  # type: ignore[arg-type]
         (lambda: Composite((((0.5, 2), LOW),)), "band of depth"),
         (lambda: Composite(attention="flash"), 'attention is "attnlrp" or "cp"'),  # type: ignore[arg-type]
         (lambda: banded(LOW, MID, HIGH, FULL, network="alexnet"), "bands are known of vgg, resnet18"),
@@ -121,8 +142,14 @@ def test_rules_of_users_cannot_be_saved() -> None:
         ({"rules": [{"name": "ZPlus"}]}, "the place of rule 0 of the composite is None, expected a pattern"),
         ({"rules": [{"place": [0, "1"], "name": "ZPlus"}]}, "the place of rule 0"),
         ({"rules": [{"place": [0, True], "name": "ZPlus"}]}, "the place of rule 0"),
-        ({"rules": [{"place": [0.5, 0.1], "name": "ZPlus"}]}, "the composite: a band of depth is"),
-        ({"rules": [{"place": [0, float("nan")], "name": "ZPlus"}]}, "the composite: a band of depth is"),
+        (
+            {"rules": [{"place": [0.5, 0.1], "name": "ZPlus"}]},
+            "the composite: a place is .*, and a band of depth is",
+        ),
+        (
+            {"rules": [{"place": [0, float("nan")], "name": "ZPlus"}]},
+            "the composite: a place is .*, and a band of depth is",
+        ),
         ({"rules": [{"place": "*", "name": "Zplus"}]}, "rule 0 of the composite is named 'Zplus'"),
         ({"default": {"name": "Epsilon", "esp": 1}}, "the default of the composite has an unknown key 'esp'"),
         ({"attention": ["cp"]}, "the composite: attention is"),

@@ -61,6 +61,15 @@ def test_o1_the_output_is_the_models_own(name: str) -> None:
     assert str(state(model)) == str(before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_o1_also_in_half_precision(dtype: torch.dtype) -> None:
+    """Where a gate that is rounded before it multiplies would make another output."""
+    parts = [nn.GLU(), nn.Linear(8, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 8), nn.Softmax(-1)]
+    model = settle(nn.Sequential(nn.Linear(8, 16), *parts, nn.Linear(8, 3))).to(dtype)
+    x = 3 * example(8, 8).to(dtype)
+    assert torch.equal(passed(model, x, sl.ZPlus()).output, model(x).detach())
+
+
 def test_o1_nothing_is_left_behind_by_an_error() -> None:
     class Fails(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -142,6 +151,46 @@ def test_o3_with_biases_these_take_their_share() -> None:
         assert float(found.inputs[e].sum()) + shares == pytest.approx(float(found.output[e, 0]), rel=1e-10)
 
 
+class Mine:
+    """A rule of a user."""
+
+    def __init__(self, apply: Callable[..., Any]) -> None:
+        self.apply = apply
+
+    def __repr__(self) -> str:
+        return "Mine()"
+
+
+def test_a_rule_of_ones_own_may_round() -> None:
+    def apply(layer: Any, z: Tensor) -> Tensor:
+        carrier = layer.run(layer.input, layer.weight.abs(), None)
+        return carrier * (z / carrier).detach()
+
+    found = passed(cut(), example(2, 3, 6, 6), Mine(apply))
+    assert bool(found.inputs.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("apply", "message"),
+    [
+        (lambda layer: layer(), r"Mine\(\) failed in layer twice:linear#1: TypeError"),
+        (lambda layer, z: layer.nothing, r"Mine\(\) failed in layer .*: AttributeError: .* 'nothing'"),
+        (lambda layer, z: z * 1.1, r"Mine\(\) changed what layer .* returns: other values in the place of"),
+        (
+            lambda layer, z: z[:1],
+            r"Mine\(\) changed what .*: torch.float64 \(1, .* place of torch.float64 \(2,",
+        ),
+        (lambda layer, z: z.float(), "Mine.* changed what .*: torch.float32 .* place of torch.float64"),
+        (lambda layer, z: None, "Mine.* changed what .*: NoneType in the place of torch.float64"),
+    ],
+)
+def test_what_a_rule_of_ones_own_does_wrong_is_its_own(apply: Any, message: str) -> None:
+    model, x = cut(), example(2, 3, 6, 6)
+    lrp = sl.LRP(Composite((("twice:linear#1", Mine(apply)),)))
+    with pytest.raises(sl.CriterionError, match=message):
+        sl.attribute(model, sl.trace(model, x), (x, torch.tensor([0, 1])), lrp)
+
+
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_o7_no_example_feels_the_others(rule: Rule) -> None:
     model, x = cut(), example(5, 3, 6, 6)
@@ -218,6 +267,61 @@ def _merge(model: nn.Module, norms: tuple[tuple[str, str], ...]) -> int:
     return len(norms)
 
 
+@pytest.mark.parametrize("rule", [sl.ZPlus(), sl.Gamma()], ids=str)
+def test_o8_o9_a_batch_norm_that_runs_twice_is_part_of_its_layer_each_time(rule: Rule) -> None:
+    """Also in an exported program, whose norms have no names."""
+
+    def run(self: Any, x: Tensor) -> Tensor:
+        h = F.relu(self.a(x))
+        return self.c(F.relu(self.second(h + F.relu(self.first(h)))))
+
+    once = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    shared = settle(Apply(run, a=nn.Linear(4, 4), first=once, second=nn.Identity(), c=nn.Linear(4, 2)))
+    apart = copy.deepcopy(shared)
+    shared.second, apart.second = shared.first, copy.deepcopy(apart.first)
+    x = example(3, 4)
+    expected = passed(apart, x, rule).inputs
+    for model in (shared, sl.program(shared, x)):
+        torch.testing.assert_close(passed(model, x, rule).inputs, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("rule", [sl.Epsilon(), sl.ZPlus(), sl.Gamma(), sl.AlphaBeta()], ids=str)
+@pytest.mark.parametrize("make", [conv, nn.ConvTranspose2d])
+def test_o8_o9_a_batch_norm_may_be_more_precise_than_its_layer(rule: Rule, make: Any) -> None:
+    """As in mixed precision; relevance is as in double precision, to bfloat16's."""
+    model = settle(nn.Sequential(make(3, 4, 3), nn.BatchNorm2d(4), conv(4, 4), head(4)))
+    x = example(3, 3, 6, 6)
+    expected = passed(model, x, rule).inputs
+    mixed = model.bfloat16()
+    mixed[1].float()
+    found = passed(mixed, x.bfloat16(), rule).inputs
+    assert found.dtype == torch.bfloat16
+    assert float((found.double() - expected).abs().max() / expected.abs().max()) < 0.03
+
+
+@pytest.mark.parametrize("tokens", [3, 4])
+@pytest.mark.parametrize("rule", [sl.ZPlus(), sl.Gamma()], ids=str)
+def test_o8_o9_a_batch_norm_over_tokens_is_affine_behind_its_layer(tokens: int, rule: Rule) -> None:
+    """As the same function by hand."""
+
+    def run(self: Any, x: Tensor) -> Tensor:
+        h = self.a(x)
+        if self.by_hand:
+            scale = self.n.weight / (self.n.running_var + self.n.eps).sqrt()
+            shift = self.n.bias - scale * self.n.running_mean
+            h = h * scale[:, None] + shift[:, None]
+        else:
+            h = self.n(h)
+        return self.c(F.relu(h)).mean(1)
+
+    model = settle(Apply(run, a=nn.Linear(4, 4), n=nn.BatchNorm1d(tokens), c=nn.Linear(4, 2)))
+    x, found = example(2, tokens, 4), []
+    for model.by_hand in (True, False):
+        found.append(passed(model, x, rule))
+    torch.testing.assert_close(found[1].output, found[0].output, **CLOSE)
+    torch.testing.assert_close(found[1].inputs, found[0].inputs, **CLOSE)
+
+
 def test_o9_merging_changes_nothing_for_lrp_0() -> None:
     model, x = cut(), example(3, 3, 6, 6)
     merged = copy.deepcopy(model)
@@ -226,6 +330,21 @@ def test_o9_merging_changes_nothing_for_lrp_0() -> None:
     for name, part in other.layers.items():  # read behind the BatchNorm in either
         torch.testing.assert_close(mine.layers[name], part, **CLOSE)
     assert not torch.allclose(passed(model, x, sl.ZPlus()).inputs, mine.inputs)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_instance_norms_by_running_statistics_are_affine(running: bool) -> None:
+    """And in exported programs, which give their arguments in another order, as where they are called."""
+    norm = nn.InstanceNorm2d(4, affine=True, track_running_stats=running)
+    model = settle(nn.Sequential(conv(3, 4), norm, nn.ReLU(), conv(4, 4), nn.ReLU(), head(4)))
+    if norm.running_mean is not None and norm.running_var is not None:
+        norm.running_mean.fill_(0.3)
+        norm.running_var.fill_(4)
+    x = example(2, 3, 6, 6).requires_grad_()
+    mine = passed(model, x, ZERO).inputs
+    torch.testing.assert_close(passed(sl.program(model, x.detach()), x, ZERO).inputs, mine, **CLOSE)
+    (gradient,) = torch.autograd.grad(model(x)[:, 0].sum(), x)
+    assert torch.allclose(mine, gradient * x) == running
 
 
 class Attention(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -150,6 +152,23 @@ def test_nothing_is_carried_where_nothing_is() -> None:
         _, mine = through(rule, linear(x, example(2, 3), None), torch.ones(1, 2))
         assert mine.tolist() == [[0.0, 0.0, 0.0]]
     assert ratio(torch.tensor(3.0), torch.tensor(0.0), 0.0) == 0
+
+
+@pytest.mark.parametrize(("dtype", "eps"), [(torch.float16, 1e-9), (torch.float32, 1e-50)])
+@pytest.mark.parametrize("kind", [sl.Epsilon, sl.ZPlus, sl.Gamma, sl.AlphaBeta])
+def test_an_epsilon_that_is_zero_in_the_precision_of_the_layer(
+    kind: Any, dtype: torch.dtype, eps: float
+) -> None:
+    """As in double precision, also where contributions cancel or there are none."""
+    x, w = (
+        torch.tensor([[1.0, -1.0, 2.0]]),
+        torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, -3.0, 2.0]]),
+    )
+    exact, found = (
+        through(kind(eps=eps), linear(x.to(to), w.to(to), None), torch.ones(1, 3, dtype=to))[1]
+        for to in (torch.float64, dtype)
+    )
+    torch.testing.assert_close(found.double(), exact, rtol=1e-3, atol=1e-6)
 
 
 def test_positive_contributions_by_hand() -> None:

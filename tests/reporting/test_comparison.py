@@ -56,6 +56,10 @@ def test_the_table_marks_the_best_of_each_column(found: Comparison) -> None:
     assert shown["single units"] == [("0.90", "1.00", "better"), ("0.40", "0.50", ""), ("−0.10", "0.00", "")]
     assert shown["stability at 30"] == [("0.75", "", "better"), ("0.38", "", ""), ("–", "", "")]
     assert [text for text, _, _ in shown["steps"]] == ["3", "63", "123"]
+    stepless = replace(found, criteria=tuple(replace(c, steps=None) for c in found.criteria))
+    assert [cell[:2] for cell in columns(stepless)["steps"]] == [
+        ("–", small) for _, small, _ in shown["steps"]
+    ]
 
 
 def test_every_column_is_explained(found: Comparison) -> None:

@@ -290,6 +290,19 @@ def test_parts_of_a_weight_whichever_way_they_are_multiplied_by() -> None:
     assert torch.allclose(a.w.weight, b.w.weight)
 
 
+@pytest.mark.parametrize("tokens", [3, 5])
+def test_a_norm_over_tokens_does_not_take_the_shift_of_channels(tokens: int) -> None:
+    """It goes into a bias of the layer, and the error falls."""
+    read, norm = nn.Linear(8, 5, bias=False), nn.BatchNorm1d(tokens)
+    model = settle(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), read, norm, nn.ReLU(), nn.Linear(5, 2)))
+    x = example(200, tokens, 6)
+    pruned, receipt = refitted(model, {"0": range(4)}, x)
+    assert receipt.biases == (("2", 5),)
+    assert torch.equal(pruned[3].running_mean, model[3].running_mean)
+    alone = sl.prune(model, receipt.plan).model
+    assert gap(run(model, x), run(pruned, x)) < gap(run(model, x), run(alone, x))
+
+
 # ---------------------------------------------------------------- what is left alone
 
 

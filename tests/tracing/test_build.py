@@ -244,7 +244,7 @@ def test_dropouts_and_norms_are_noted() -> None:
     assert graph.norms == (("0:conv2d#0", "1"), ("4:conv2d#0", "5"))
 
 
-def test_a_batch_norm_that_is_not_the_only_reader_or_runs_twice_is_not_noted() -> None:
+def test_a_batch_norm_that_is_not_the_only_reader_is_not_noted_and_one_that_runs_twice_not_named() -> None:
     model = settle(
         Apply(
             lambda self, x: self.h(
@@ -258,7 +258,15 @@ def test_a_batch_norm_that_is_not_the_only_reader_or_runs_twice_is_not_noted() -
             h=head(4),
         )
     )
-    assert sl.trace(model, example(1, 3, 5, 5)).norms == ()
+    assert sl.trace(model, example(1, 3, 5, 5)).norms == (("a:conv2d#0", ""), ("b:conv2d#0", ""))
+
+
+@pytest.mark.parametrize("tokens", [3, 4])
+def test_a_batch_norm_over_tokens_is_no_part_of_a_linear_layer(tokens: int) -> None:
+    model = settle(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(tokens), nn.ReLU(), nn.Linear(4, 2)))
+    assert sl.trace(model, example(2, tokens, 4)).norms == ()
+    model = settle(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)))
+    assert sl.trace(model, example(2, 4)).norms == (("0:linear#0", "1"),)
 
 
 def test_nothing_to_remove_is_an_error_that_says_why() -> None:

@@ -110,9 +110,21 @@ def test_without_a_range_gamma_is_what_it_is() -> None:
         ({"target": sl.Restricted((0, 1))}, "cannot be saved as JSON"),
         ({"bands": "alexnet"}, "bands are known of vgg, resnet18"),
         ({"bands": (0.7, 0.3)}, "bands end at rising depths"),
+        ({"groups": "conv*"}, r"groups='conv\*': expected a sequence, such as \('conv\*',\)"),
+        (
+            {"restricted": sl.Restricted((0, 1), sl.LogitDifference())},
+            r"has another target than target=Logit\(of='true'\); name it once, Tuning\(target=LogitDiff",
+        ),
+        ({"restricted": sl.Restricted((0, 1)), "target": sl.Logit(2)}, "class 2 of its target is none of"),
         ({"rates": ()}, "rates=...\\) needs different values"),
     ],
 )
 def test_bad_settings(options: dict[str, Any], message: str) -> None:
     with pytest.raises(CriterionError, match=message):
         sl.Tuning(**options)
+
+
+@pytest.mark.parametrize("own", [sl.Logit(), sl.Relative(sl.LogitDifference())], ids=["unnamed", "the same"])
+def test_a_target_that_is_named_once(own: sl.Target) -> None:
+    settings = sl.Tuning(restricted=sl.Restricted((0, 1), own), target=sl.Relative(sl.LogitDifference()))
+    assert settings.target == sl.Relative(sl.LogitDifference())

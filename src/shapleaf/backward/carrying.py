@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .._calls import Call, function_of
 
@@ -128,17 +129,23 @@ def sloped(
 def standardised(call: Call) -> Tensor:
     """What a norm returns, with a gradient that takes the length it divides by for a constant.
 
-    Layer, RMS, group and instance norms, and ``normalize``.
+    Layer, RMS, group and instance norms, and ``normalize``. By running statistics, which are constant as they
+    are, an instance norm has its ordinary gradient.
     """
     name, value = function_of(call.key), call.func(*call.args, **call.kwargs)
+    statistics, weights = "running_mean running_var", "weight bias"
+    if call.func is not functional.instance_norm:  # of an exported program: in another order
+        statistics, weights = weights, statistics
     names = {
         "layer_norm": "input normalized_shape weight bias eps",
         "rms_norm": "input normalized_shape weight eps",
         "group_norm": "input num_groups weight bias eps",
-        "instance_norm": "input running_mean running_var weight bias use_input_stats momentum eps",
+        "instance_norm": f"input {statistics} {weights} use_input_stats momentum eps",
         "normalize": "input p dim eps",
     }[name].split()
     given = {**dict(zip(names, call.args, strict=False)), **call.kwargs}
+    if not given.get("use_input_stats", True):
+        return value  # type: ignore[no-any-return]
     x: Tensor = given["input"]
     parts, axes = x, _norm_axes(name, x, given)
     if name == "group_norm":

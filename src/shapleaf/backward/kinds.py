@@ -23,7 +23,10 @@ LINEAR = _names(
     adaptive_avg_pool3d interpolate upsample index_add index_add_ index_copy
     index_copy_ scatter scatter_ scatter_add scatter_add_ index_put index_put_ __setitem__ detach
     masked_select masked_scatter masked_scatter_ atleast_2d atleast_3d ravel nan_to_num _to_copy
-    lift_fresh copy_ squeeze_ unsqueeze_ transpose_ t_
+    lift_fresh copy_ squeeze_ unsqueeze_ transpose_ t_ diff sum_to_size slice index im2col col2im
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d
+    upsample_bicubic2d upsample_trilinear3d _upsample_nearest_exact1d _upsample_nearest_exact2d
+    _upsample_nearest_exact3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa
     """
 )
 """Functions that are linear, or affine, in what they read: a gradient times what is read keeps its sum."""
@@ -42,7 +45,7 @@ SCALAR = _names(
     """
     gelu silu swish mish elu selu celu softplus sigmoid tanh hardswish hardsigmoid hardtanh relu6
     logsigmoid softsign tanhshrink softshrink hardshrink erf clamp clip clamp_min clamp_max square
-    threshold atan arctan sin cos exp expm1 log1p
+    threshold _threshold atan arctan sin cos exp expm1 log1p
     """
 )
 """Functions of every number by itself."""

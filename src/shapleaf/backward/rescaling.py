@@ -252,7 +252,7 @@ def _slope(run: Callable[[Tensor], Tensor], start: Tensor, actual: Tensor, value
     return torch.where(near, derivative, slope)
 
 
-def _pooled(call: Call, start: Tensor, actual: Tensor) -> Tensor:
+def _pooled(call: Call, start: Tensor, actual: Tensor) -> Any:
     """A max-pool: what it changes by is due to the winner of the run in which it returns more."""
     name = function_of(call.key)
     kept = {key: value for key, value in call.kwargs.items() if key not in ("return_indices", "input")}
@@ -265,7 +265,10 @@ def _pooled(call: Call, start: Tensor, actual: Tensor) -> Tensor:
         near = change.abs() <= NEAR
         share = torch.where(near, 1, (value - before).flatten(-rank) / torch.where(near, 1, change))
     carrier = actual.flatten(-rank).gather(-1, index) * share
-    return carried(value, carrier.view(value.shape))
+    out = carried(value, carrier.view(value.shape))
+    # An exported program is given both, and takes the first.
+    both = isinstance(call.func, torch._ops.OpOverload) and len(call.func._schema.returns) > 1
+    return (out, winners) if both else out
 
 
 def finished(kept: Kept) -> None:

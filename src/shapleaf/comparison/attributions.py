@@ -170,28 +170,35 @@ def aggregated(values: Tensor, aggregate: Aggregation) -> Tensor:
     return state.result()[0]
 
 
-def training_step(model: nn.Module, data: Sequence[Batch], loss: _context.Loss) -> Seconds:
+def training_step(model: nn.Module, data: Sequence[Batch], loss: _context.Loss) -> Seconds | None:
     """What a forward and backward over all the data takes, with gradients of all weights: the best of a few.
 
-    It runs on a copy, so that no gradient and no hook of the model's is touched.
+    It runs on a copy, so that no gradient and no hook of the model's is touched. None where no gradient leads
+    from the loss to a weight, as of a model that runs under ``torch.no_grad()``.
 
     >>> model = nn.Linear(3, 2)
     >>> step = training_step(model, [Batch(torch.ones(5, 3), torch.zeros(5).long())], _context.cross_entropy)
     >>> step.wall > 0, model.weight.grad is None
     (True, True)
     """
-    copy = _context.copied(model)
-    weights = [p.requires_grad_() for p in copy.parameters() if p.is_floating_point()]
 
-    def step() -> None:
+    def step() -> bool:
         for batch in data:
             output = _context.forward(copy, batch.inputs)
-            value = _context.per_example(loss, output, batch.target, batch.examples)
-            torch.autograd.grad(value.mean(), weights, allow_unused=True)
+            value = _context.per_example(loss, output, batch.target, batch.examples).mean()
+            if not value.requires_grad:
+                return False
+            value.backward()
+            copy.zero_grad()
+        return True
 
-    with _context.inference(copy):
-        runs = [timed(step, copy)[1] for _ in range(STEPS)]
-    return Seconds(*(min(column) for column in zip(*runs, strict=True)))
+    with torch.inference_mode(False), torch.enable_grad():
+        copy = _context.copied(model)
+        for weight in copy.parameters():
+            weight.requires_grad_(weight.is_floating_point())
+        with _context.inference(copy):
+            trained, runs = zip(*(timed(step, copy) for _ in range(STEPS)), strict=True)
+    return Seconds(*(min(column) for column in zip(*runs, strict=True))) if all(trained) else None
 
 
 def timed(run: Callable[[], T], model: nn.Module) -> tuple[T, Seconds]:

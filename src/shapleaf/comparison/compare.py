@@ -51,7 +51,8 @@ def compare(
       Even leaving one out, which measures just this on ``data``, reaches 1 only if other examples agree;
     - the rank correlation of scores from few examples of ``data`` with those from all. Few are among all, so
       that this tends to 1 as they come to be all;
-    - what attribution costs, in seconds and in training steps on the same data.
+    - what attribution costs, in seconds and, of a model that can be trained, in training steps on the same
+      data.
 
     Args:
         model: the model that ``graph`` was traced from.
@@ -81,8 +82,8 @@ def compare(
     """
     graph.check(model)
     chosen = graph.groups if settings.groups is None else graph.select(*settings.groups)
-    if not criteria:
-        raise CriterionError("there are no criteria to compare; pass {'taylor': Taylor()}, say.")
+    if not criteria or not isinstance(criteria, Mapping):
+        raise CriterionError("there are no named criteria to compare; pass {'taylor': Taylor()}, say.")
     device = _context.device_of(model)
     sample, rest = list(batches(data, device=device)), list(batches(test, device=device))
     _check(settings, _count(sample))
@@ -120,7 +121,7 @@ def compare(
         scores={name: dict(one.values) for name, one in scores.items()},
         curves=curves,
         faithfulness=foretold,
-        step=step.cpu,
+        step=None if step is None else step.cpu,
         settings=_told(case, sample, rest, tried),
     )
 
@@ -135,7 +136,7 @@ def _check(settings: Comparing, examples: int) -> None:
     if most > examples:
         raise CriterionError(
             f"samples={list(settings.samples)}: there are only {examples} calibration examples; ask for "
-            "fewer, or leave stability out (samples=())."
+            "fewer, or for none."
         )
 
 
@@ -145,7 +146,7 @@ def _some(data: Sequence[Batch], most: int, seed: int) -> list[Batch]:
     return picked(data, order[:most].sort().values)
 
 
-def _row(name: str, one: Attributed, step: Seconds, device: torch.device) -> Compared:
+def _row(name: str, one: Attributed, step: Seconds | None, device: torch.device) -> Compared:
     """What attribution took; on a processor in its own time, which other processes hardly disturb."""
     clock = "cpu" if device.type == "cpu" else "wall"
     return Compared(
@@ -153,7 +154,7 @@ def _row(name: str, one: Attributed, step: Seconds, device: torch.device) -> Com
         criterion=one.scores.criterion,
         wall=one.seconds.wall,
         cpu=one.seconds.cpu,
-        steps=getattr(one.seconds, clock) / max(getattr(step, clock), 1e-9),
+        steps=None if step is None else getattr(one.seconds, clock) / max(getattr(step, clock), 1e-9),
         evaluations=sum(one.scores.evaluations.values()) or None,
     )
 

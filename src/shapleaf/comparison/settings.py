@@ -10,7 +10,7 @@ from ..aggregation import Aggregation, MeanPlusStd
 from ..criteria import Target
 from ..criteria.targets import measured
 from ..errors import CriterionError
-from ..evaluation.pruning_curves import RATES
+from ..evaluation.pruning_curves import RATES, check
 from ..records.pruning_curves import Order
 from ..strategies import Strategy
 from ..surgery import Compensation
@@ -29,6 +29,7 @@ class Comparing:
         rates: shares of the units to remove for the pruning curves; ``()`` leaves these out.
         orders: ``"least"`` needed first, and ``"most"`` needed first as the control.
         strategy: of the curves, which units leave first across groups; one list over all by default.
+            ``Tradeoff()`` and ``ErrorLevel()`` have no order ``"most"``.
         compensate: if given, curves are also measured with it, least needed first.
         overlaps: shares of the units: the sets are compared that criteria would remove; ``()`` for none.
         sizes: how many units of a group Sensitivity-n removes, as :func:`shapleaf.faithfulness` takes them;
@@ -63,14 +64,13 @@ class Comparing:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, before hours are spent."""
+        _context.several("groups", self.groups)
         rates = list(self.rates)
         if rates != sorted(set(rates)) or not all(0 <= rate < 1 for rate in rates):
             raise CriterionError(f"rates={rates}: expected ascending shares of the units, from 0 to below 1.")
         if not all(0 < share < 1 for share in self.overlaps):
             raise CriterionError(f"overlaps={list(self.overlaps)}: shares of the units lie between 0 and 1.")
-        unknown = [order for order in self.orders if order not in ("least", "most")]
-        if unknown or not self.orders:
-            raise CriterionError(f"orders={list(self.orders)}: expected 'least', 'most' or both.")
+        check(self.orders, self.strategy)
         if self.subsets == 1 or self.subsets < 0:
             raise CriterionError(
                 f"subsets={self.subsets}: a correlation needs 2; 0 leaves Sensitivity-n out."

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import CriterionError
 from ..masking import Reference, Removal, Zero
 from .probe import Needs, Probe
-from .targets import Loss, Target
+from .targets import Loss, Target, check_target
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class DeepLIFT:
     With absent units as the baseline, each group has a reference run of its own, all other units being as
     they are. With :class:`~shapleaf.Reference` the whole network runs on the reference input, once for all
     groups, and one backward serves all: scores then sum to the whole difference where all that the network
-    reads goes through the group.
+    reads goes through the group once. It does not where one read of the group lies behind another, as in a
+    residual stream, or where units gate what is read of them later, or normalise it in code of the model's
+    own: what passes through both counts twice. ``RMSNorm`` and ``normalize`` count once.
 
     Args:
         removal: what absent units leave behind, or the input to compare with: the baseline.
@@ -45,6 +47,9 @@ class DeepLIFT:
     target: Target = field(default_factory=Loss)
     needs: ClassVar[Needs] = Needs.RESCALED
 
+    def __post_init__(self) -> None:
+        check_target(self)
+
     def score(self, probe: Probe) -> Tensor:
         """What is lost ``(examples, units)``, signed."""
         return -probe.rescaled
@@ -57,7 +62,8 @@ class Conductance:
     The integral of ``-dL/dz * dz`` along the straight path of the input (Dhamdhere et al. 2019), by the
     midpoint rule: ``points`` forwards and backwards, and two forwards, that serve all groups. What several
     consumers read counts once for each tensor. Scores sum to the whole difference where all that the network
-    reads goes through the group. See :class:`IntegratedGradients` for a path of the units themselves.
+    reads goes through the group once, as for :class:`DeepLIFT` from an input. See
+    :class:`IntegratedGradients` for a path of the units themselves.
 
     Args:
         points: parts of the path.
@@ -80,6 +86,7 @@ class Conductance:
     needs: ClassVar[Needs] = Needs.CONDUCTANCE
 
     def __post_init__(self) -> None:
+        check_target(self)
         if self.points < 1:
             raise CriterionError(f"Conductance(points=...) must be at least 1, received {self.points}.")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..masking import Removal, Zero
 from .probe import Needs, Probe
-from .targets import Loss, Target
+from .targets import Loss, Target, check_target
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ class Sensitivity:
 
     target: Target = field(default_factory=Loss)
     needs: ClassVar[Needs] = Needs.GRADIENT
+
+    def __post_init__(self) -> None:
+        check_target(self)
 
     def score(self, probe: Probe) -> Tensor:
         """Sums ``(examples, units)``, not negative."""
@@ -68,6 +71,9 @@ class Taylor:
     removal: Removal = field(default_factory=Zero)
     target: Target = field(default_factory=Loss)
     needs: ClassVar[Needs] = Needs.MASK_GRADIENT
+
+    def __post_init__(self) -> None:
+        check_target(self)
 
     def score(self, probe: Probe) -> Tensor:
         """Estimates ``(examples, units)``; the mask's gradient is exactly the sum over positions."""

@@ -18,8 +18,9 @@ from ..masking import Gates, Replace
 from ..records import Graph
 from ..relevance import PRESETS, Composite, Epsilon, Relevance, Rule
 from ..relevance.composite import RULES
+from ..relevance.rules import check_rule
 from .probe import Needs, Probe
-from .targets import Logit, LogitDifference, Loss, Relative, Target
+from .targets import Logit, LogitDifference, Loss, Relative, Target, check_target
 
 Absolute = Literal["unit", "token", "sample"]
 TARGETS = (Logit, LogitDifference, Loss, Relative)
@@ -56,7 +57,7 @@ class LRP:
             ``aggregate=AbsOfMean()``, which is the total over their number.
 
     Raises:
-        CriterionError: ``absolute`` is none of these.
+        CriterionError: ``absolute`` is none of these, or the rules or the target are none.
 
     >>> import torch, shapleaf as sl
     >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
@@ -74,6 +75,9 @@ class LRP:
     needs: ClassVar[Needs] = Needs.ACTIVATION | Needs.GRADIENT | Needs.MASK_GRADIENT
 
     def __post_init__(self) -> None:
+        if not isinstance(self.rules, Composite):
+            check_rule(self.rules, "LRP(rules=...) is a Composite, or")
+        check_target(self)
         if self.absolute not in (None, "unit", "token", "sample"):
             raise CriterionError(
                 f'LRP(absolute=...) is None, "unit", "token" or "sample", received {self.absolute!r}.'

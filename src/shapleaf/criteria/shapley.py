@@ -14,7 +14,7 @@ from ..game.game import without
 from ..game.layer import MEMORY, LayerGame
 from ..masking import Removal, Zero
 from .probe import Needs, Probe
-from .targets import Loss, Target
+from .targets import Loss, Target, check_target
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,9 @@ class LeaveOneOut:
     target: Target = field(default_factory=Loss)
     memory: int = field(default=MEMORY, repr=False)
     needs: ClassVar[Needs] = Needs.GAME
+
+    def __post_init__(self) -> None:
+        check_target(self)
 
     def score(self, probe: Probe) -> Estimate:
         """Rises of the loss ``(examples, units)``, signed; nothing is sampled."""
@@ -77,6 +80,7 @@ class Occlusion:
     needs: ClassVar[Needs] = Needs.GAME
 
     def __post_init__(self) -> None:
+        check_target(self)
         if self.window < 1:
             raise CriterionError(f"Occlusion(window=...) must be at least 1 unit, received {self.window}.")
 
@@ -101,7 +105,8 @@ class IntegratedGradients:
     ``-sum_positions (z - z0) * integral of dL/dz`` at ``z0 + t (z - z0)``, t from 0 to 1, all units of the
     group together and all others whole, by a Gauss-Legendre sum. This is ``Shapley(Path(points, "line"))``,
     the cheapest estimate of Shapley values; scores of an example sum to what it loses with all units
-    of the group, but for ``gap``. See :class:`Conductance` for a path of the network's input.
+    of the group, but for ``gap``: that is all of it where ``normalize`` reads the group alone, as on the line
+    only the units' length changes. See :class:`Conductance` for a path of the network's input.
 
     Args:
         points: values of t.
@@ -123,6 +128,7 @@ class IntegratedGradients:
     needs: ClassVar[Needs] = Needs.GAME
 
     def __post_init__(self) -> None:
+        check_target(self)
         if self.points < 1:
             raise CriterionError(
                 f"IntegratedGradients(points=...) must be at least 1, received {self.points}."
@@ -160,6 +166,9 @@ class Shapley:
     target: Target = field(default_factory=Loss)
     memory: int = field(default=MEMORY, repr=False)
     needs: ClassVar[Needs] = Needs.GAME
+
+    def __post_init__(self) -> None:
+        check_target(self)
 
     def score(self, probe: Probe) -> Estimate:
         """Shapley values ``(examples, units)`` with the estimator's standard errors."""

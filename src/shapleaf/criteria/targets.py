@@ -71,7 +71,7 @@ class Logit:
     of: Class = "true"
 
     def __post_init__(self) -> None:
-        _check(self, "of", self.of, ("true",))
+        _settle(self, "of", ("true",))
 
     @property
     def labelled(self) -> bool:
@@ -108,8 +108,8 @@ class LogitDifference:
     against: Class | Literal["next"] = "next"
 
     def __post_init__(self) -> None:
-        _check(self, "of", self.of, ("true",))
-        _check(self, "against", self.against, ("true", "next"))
+        _settle(self, "of", ("true",))
+        _settle(self, "against", ("true", "next"))
         if self.of == self.against:
             raise CriterionError(f"{self} is always zero; name two classes.")
 
@@ -151,6 +151,9 @@ class Relative:
     """
 
     target: Target = field(default_factory=Logit)
+
+    def __post_init__(self) -> None:
+        check_target(self)
 
     @property
     def labelled(self) -> bool:
@@ -201,7 +204,8 @@ class Restricted:
     excluded: float = -torch.inf
 
     def __post_init__(self) -> None:
-        classes = tuple(self.classes)
+        check_target(self)
+        classes = tuple(map(_context.number, self.classes))
         object.__setattr__(self, "classes", classes)
         if len(set(classes)) < max(2, len(classes)) or not all(map(_is_class, classes)):
             raise CriterionError(f"{self}: classes are at least two numbers of classes, each once.")
@@ -261,6 +265,29 @@ class Restricted:
         return self.target.cost(scores, labels, loss)
 
 
+def check_target(of: Any) -> None:
+    """Refuse what is no target.
+
+    Args:
+        of: what has a ``target``: a criterion, or another target.
+
+    Raises:
+        CriterionError: it has something else; the message says what to write.
+
+    >>> check_target(Relative(Logit(0)))
+    """
+    found = of.target
+    if isinstance(found, Target) and not isinstance(found, type):
+        return
+    if isinstance(found, type) and isinstance(found, Target):
+        fix = f"{found.__name__}(...)"
+    elif _is_class(found) or (isinstance(found, str) and found == "true"):
+        fix = f"Logit({found!r})"
+    else:
+        fix = "Logit() or Loss()"
+    raise CriterionError(f"{type(of).__name__}(target=...) is a target such as {fix}, received {found!r}.")
+
+
 def parts(target: Target) -> Iterator[Target]:
     """A target and what it is made of, outermost first.
 
@@ -304,8 +331,11 @@ def measured(loss: _context.Loss | Target) -> tuple[Target, _context.Loss]:
     return loss, _context.cross_entropy
 
 
-def _check(target: Target, name: str, given: object, words: tuple[str, ...]) -> None:
-    if given in words or _is_class(given):
+def _settle(target: Target, name: str, words: tuple[str, ...]) -> None:
+    """A class becomes an ``int`` or is one of the words; refused otherwise."""
+    given = _context.number(getattr(target, name))
+    object.__setattr__(target, name, given)
+    if (isinstance(given, str) and given in words) or _is_class(given):
         return
     expected = " or ".join(f'"{word}"' for word in words)
     raise CriterionError(

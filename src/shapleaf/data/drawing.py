@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -70,8 +70,8 @@ def per_class(
 
     They come in rounds, one of each class: the first ``m`` rounds are what ``m`` of each would be. The draw
     of a class depends on the seed and on the order of the data alone: not on batches, nor on which other
-    classes there are. Of a Dataset whose ``labels`` or ``targets`` hold a class for each example only those
-    that are drawn are read; all other data are gone through once.
+    classes there are. Of a Dataset whose ``labels`` or ``targets`` hold the number of each example's class
+    only those that are drawn are read; all other data are gone through once.
 
     Args:
         data: as for :func:`batches`, or a Dataset of single examples; labels are numbers of classes.
@@ -105,10 +105,11 @@ def per_class(
 
 
 def _wanted(classes: Sequence[int] | int | None) -> tuple[int, ...] | int | None:
-    if classes is None or isinstance(classes, int):
-        return classes
-    wanted = tuple(classes)
-    if not wanted or len(set(wanted)) < len(wanted) or not all(isinstance(k, int) for k in wanted):
+    count: int | None = _context.number(classes)
+    if classes is None or type(count) is int:
+        return count
+    wanted = tuple(map(_context.number, classes)) if isinstance(classes, Iterable) else (classes,)
+    if not wanted or not all(type(k) is int for k in wanted) or len(set(wanted)) < len(wanted):
         raise DataError(f"classes are numbers of classes, each once, received {wanted}.")
     return wanted
 
@@ -143,7 +144,10 @@ def _known_labels(dataset: Any) -> Tensor | None:
     for name in ("labels", "targets"):
         known = getattr(dataset, name, None)
         if isinstance(known, Tensor | np.ndarray | list | tuple) and len(known) == len(dataset):
-            labels = torch.as_tensor(known)
+            try:
+                labels = torch.as_tensor(known)
+            except (TypeError, ValueError):  # names, say
+                continue
             if labels.ndim == 1 and not labels.is_floating_point():
                 return labels
     return None

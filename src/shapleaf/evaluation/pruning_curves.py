@@ -21,7 +21,7 @@ from ..data import Batch, batches
 from ..errors import CriterionError, DataError
 from ..records import Plan, PruningCurve, PruningCurves, Scores
 from ..records.pruning_curves import Order
-from ..strategies import Global, Strategy
+from ..strategies import ErrorLevel, Global, Strategy, Tradeoff
 from ..surgery import Compensation, prune
 from .metrics import labels_of, predictions
 
@@ -61,14 +61,16 @@ def pruning_curves(  # noqa: PLR0913 - what to prune by, on what, how
         data: labelled batches that no score has seen.
         rates: shares of the units, ascending, below 1.
         orders: ``"least"`` removes the units that are needed least first, ``"most"`` those needed most.
-        strategy: in which order units go across groups; ``Global()`` by default.
+        strategy: in which order units go across groups; ``Global()`` by default. ``Tradeoff()`` and
+            ``ErrorLevel()`` have no order ``"most"``.
         compensate: what makes up for removed units, as in :func:`shapleaf.prune`, on data of its own; that
             it makes things worse is no warning here, but what the curve shows.
         restricted: only the scores of these classes count; labels must be among them.
 
     Raises:
         StaleGraphError: the scores belong to another model.
-        CriterionError: scores of different graphs or groups, or none; rates or orders out of range.
+        CriterionError: scores of different graphs or groups, or none; rates or orders out of range, or an
+            order that the strategy does not have.
         PlanError: scores are per example or not finite, or a pruned model fails.
         DataError: data are missing, empty, unlabelled or do not fit; the model is no classifier; or data of
             the compensation are a generator.
@@ -89,8 +91,7 @@ def pruning_curves(  # noqa: PLR0913 - what to prune by, on what, how
     """
     named = _checked(model, scores)
     wanted = _rates(rates)
-    if not orders or not set(orders) <= {"least", "most"} or len(set(orders)) < len(orders):
-        raise CriterionError(f'orders are "least", "most" or both, received {orders!r}.')
+    check(orders, strategy)
     test = _Test(model, data, strategy, compensate, restricted)
     jobs = [(name, order, seed) for name in named for order in orders for seed in range(len(named[name]))]
     curves = []
@@ -206,6 +207,24 @@ def lowest(scores: Scores, share: float, strategy: Strategy | None = None) -> Pl
     most, units = removable(scores)
     wanted = min(most, math.floor(Fraction(repr(float(share))) * units))
     return allocate(scores, Units(remove=wanted), strategy=strategy, multiple_of=1)
+
+
+def check(orders: Sequence[Order], strategy: Strategy | None = None) -> None:
+    """Refuse orders that are none, and the one in which a strategy cannot remove units.
+
+    Raises:
+        CriterionError: see above.
+
+    >>> check(("least", "most"))
+    """
+    _context.several("orders", orders)
+    if not orders or not set(orders) <= {"least", "most"} or len(set(orders)) < len(orders):
+        raise CriterionError(f'orders are "least", "most" or both, received {orders!r}.')
+    if "most" in orders and isinstance(strategy, Tradeoff | ErrorLevel):
+        raise CriterionError(
+            f"{strategy} goes by more than the order of the scores, so it cannot remove the units that are "
+            'needed most first; pass orders=("least",), or strategy=Global() or Uniform().'
+        )
 
 
 def _checked(model: nn.Module, scores: Scores | Named) -> dict[str, tuple[Scores, ...]]:

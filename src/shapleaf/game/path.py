@@ -32,7 +32,9 @@ class Path:
     ``"signs"``
         Masks ``q + sqrt(q(1 - q)) * noise`` with noise of random signs: a linear layer that reads
         the units sees exactly the mean and covariance that random coalitions give it. Little bias,
-        and of all such noise the one with the least variance.
+        and of all such noise the one with the least variance. Squares of which a norm takes
+        the mean see them squared: the same mean, never below zero. A norm written by hand is steep at
+        nobody, so where few units are not zero the standard error is large; use ``Permutation()`` there.
     ``"gaussian"``
         The same with normal noise.
     ``"bernoulli"``

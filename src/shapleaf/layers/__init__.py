@@ -7,11 +7,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from . import recurrent
+from . import norms, recurrent
 from .attention import MultiheadAttention, attend
+from .norms import LENGTHS as LENGTHS
 
 EQUIVALENTS: dict[Callable[..., Any], Callable[[tuple[Any, ...], dict[str, Any]], Any]] = {
     F.multi_head_attention_forward: attend,
+    F.normalize: norms.normalize,
+    F.rms_norm: norms.rms_norm,
+    torch.rms_norm: norms.rms_norm,
+    torch.ops.aten.rms_norm.default: norms.rms_norm,
     torch.lstm: recurrent.lstm,
     torch.gru: recurrent.gru,
     torch.rnn_tanh: recurrent.rnn_tanh,

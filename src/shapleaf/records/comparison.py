@@ -53,7 +53,7 @@ class Compared(Part):
         wall: seconds that attribution took, by the clock.
         cpu: seconds of all processor cores together.
         steps: the same in training steps, forward and backward over the same data: in time of the processor,
-            on an accelerator by the clock.
+            on an accelerator by the clock; None of a model that no gradient goes through.
         evaluations: forward passes of all examples, where scores report them; a backward counts 2.
         sensitivity: pooled area of Sensitivity-n, the mean over groups by units; None if it was not measured.
         ablation: rank correlation of the scores with the rise of the loss when a unit alone is removed.
@@ -64,7 +64,7 @@ class Compared(Part):
     criterion: str
     wall: float
     cpu: float
-    steps: float
+    steps: float | None
     evaluations: int | None = None
     sensitivity: float | None = None
     ablation: RankCorrelation | None = None
@@ -85,7 +85,7 @@ class Comparison(Record):
         scores: by criterion and group, ``(units,)``.
         curves: accuracy as units are removed; None if it was not measured.
         faithfulness: Sensitivity-n of every group; None if it was not measured.
-        step: seconds of the processor for one training step on the calibration data.
+        step: seconds of the processor for one training step on the calibration data, if there is one.
         settings: of the comparison; numbers of examples, seed, versions.
 
     Raises:
@@ -113,7 +113,7 @@ class Comparison(Record):
     scores: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     curves: PruningCurves | None = None
     faithfulness: Faithfulness | None = None
-    step: float = 0.0
+    step: float | None = 0.0
     settings: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -219,7 +219,7 @@ class Comparison(Record):
             alike = [{s.samples: s.within for s in one.stability}.get(samples) for one in self.criteria]
             columns[f"stability at {samples}"] = [rounded(one) for one in alike]
         columns["seconds"] = [float(f"{one.cpu:.3g}") for one in self.criteria]
-        columns["steps"] = [float(f"{one.steps:.3g}") for one in self.criteria]
+        columns["steps"] = [one.steps and float(f"{one.steps:.3g}") for one in self.criteria]
         columns["evaluations"] = [one.evaluations for one in self.criteria]
         return {head: cells for head, cells in columns.items() if set(cells) != {None}}
 

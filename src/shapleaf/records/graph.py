@@ -46,6 +46,7 @@ class Site(Part):
         weight: the consumer's own parameter that is contracted with the activation, if any.
         dim: the axis of ``weight`` that reads the units.
         source: sites with the same number read the same tensor.
+        squares: whether a statistic is taken of squares: it is never less than zero.
     """
 
     call: str
@@ -54,6 +55,7 @@ class Site(Part):
     weight: str | None = None
     dim: int = 1
     source: int = 0
+    squares: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -144,7 +146,8 @@ class Graph(Record):
             blocks and the stream whose width the code takes for theirs.
         blocked: the axes that cannot shrink, with reasons.
         dropouts: (module, group) for every dropout that acts on a group's units alone.
-        norms: (consumer's call, BatchNorm) where a BatchNorm directly reads a consumer's output.
+        norms: (consumer's call, BatchNorm) where a BatchNorm alone reads a consumer's output channels; the
+            name is empty if it runs elsewhere as well, or has none, as in an exported program.
         sizes: the integers in the model's Python code that must follow a plan.
         inputs: shapes, dtypes and ranges of the example inputs, nested as they were.
         notes: what else the user should know.

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import pairwise
+from numbers import Real
 from typing import Any, Literal
 
 from .. import _objects
 from .._calls import function_of
+from ..backward import KINDS
 from ..errors import CriterionError, DataError
-from .rules import AlphaBeta, Epsilon, Gamma, Rule, ZPlus
+from .rules import AlphaBeta, Epsilon, Gamma, Rule, ZPlus, check_rule
 
 Where = str | tuple[float, float]
 Attention = Literal["attnlrp", "cp"]
@@ -21,6 +23,8 @@ RULES = (Epsilon, Gamma, ZPlus, AlphaBeta)
 
 LINEARS = "*:linear#*"
 """The pattern of the calls of linear layers."""
+
+_LAYERS = [f":{name}#0" for name, kind in KINDS.items() if kind == "layer"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Composite:
             the attention weights for constants (Ali et al. 2022), which conserves relevance.
 
     Raises:
-        CriterionError: a band is empty, or the attention is neither.
+        CriterionError: something is no place or no rule, a band is empty, or the attention is neither.
 
     >>> composite = Composite(((":linear#*", Epsilon()), ((0.5, 1), ZPlus())))
     >>> {call: type(rule).__name__ for call, rule in composite.assign(["a:conv2d#0", "b:conv2d#0"]).items()}
@@ -53,25 +57,36 @@ class Composite:
     def __post_init__(self) -> None:
         if self.attention not in ("attnlrp", "cp"):
             raise CriterionError(f'attention is "attnlrp" or "cp", received {self.attention!r}.')
-        for place, _ in self.rules:
-            if not isinstance(place, str) and not (0 <= place[0] < place[1] <= 1 or place == (1, 1)):
+        if not isinstance(self.rules, tuple | list):
+            raise CriterionError(f"rules are pairs of a place and a rule, received {self.rules!r}.")
+        for pair in self.rules:
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise CriterionError(
-                    f"a band of depth is (start, stop) with 0 <= start < stop <= 1, received {place}."
+                    f"rules are pairs of a place and a rule, such as (':linear#*', Epsilon()), received "
+                    f"{pair!r} among them."
                 )
+            place, rule = pair
+            if not isinstance(place, str) and not _is_band(place):
+                raise CriterionError(
+                    "a place is a layer's name or a pattern, and a band of depth is (start, stop) with "
+                    f"0 <= start < stop <= 1, received {place!r}."
+                )
+            check_rule(rule, f"the rule at {place!r}")
+        check_rule(self.default, "Composite(default=...)")
 
     def assign(self, calls: Sequence[str]) -> Mapping[str, Rule]:
         """The rule of every call, given those of all layers with weights in the order in which they run.
 
         Raises:
             CriterionError: a pattern fits none of them, as one that is mistyped; patterns that begin with
-                ``*:`` or ``:`` name a kind of layer, which a model need not have.
+                ``*:`` or ``:`` name a kind of layer, which a model need not have, but which must be one.
         """
-        for place, _ in self.rules:
-            kind = isinstance(place, str) and place.startswith(("*:", ":"))
-            if isinstance(place, str) and not kind and not any(_fits(place, call) for call in calls):
+        for place in (place for place, _ in self.rules if isinstance(place, str)):
+            known = [*calls, *_LAYERS] if place.startswith(("*:", ":")) else calls
+            if not any(_fits(place, call) for call in known):
                 raise CriterionError(
                     f"no layer is named {place!r}; the calls of layers are {', '.join(calls[:6])}"
-                    f"{', …' if len(calls) > 6 else ''}."
+                    f"{', …' if len(calls) > 6 else ''}, and a kind of them is named as ':linear#*' is."
                 )
         depths = _depths(calls)
         return {
@@ -130,6 +145,11 @@ def _rule(found: Any, where: str) -> tuple[Where, Rule]:
     elif not isinstance(place, str):
         raise DataError(f"the place of {where} is {place!r}, expected a pattern or a band [start, stop].")
     return place, _objects.from_plain(given, RULES, where)
+
+
+def _is_band(place: Any) -> bool:
+    two = isinstance(place, tuple | list) and len(place) == 2 and all(isinstance(end, Real) for end in place)
+    return two and (0 <= place[0] < place[1] <= 1 or tuple(place) == (1, 1))
 
 
 def _fits(place: Where, call: str, depth: float = 0) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from .. import _context
 from .._calls import Call, function_of
-from ..backward import Affine, Backward, scaled, sloped, standardised
+from ..backward import Affine, Backward, carried, scaled, sloped, standardised
+from ..errors import CriterionError
 from ..masking import Gates, Replace
 from ..watching import batch_norm
 from .composite import Attention
@@ -26,7 +28,7 @@ SLOPE = 1e-9
 class Relevance(Backward):
     """Runs a forward in which gradient times activation is relevance, at every activation at once.
 
-    - Layers with weights: by the rule of their call. A BatchNorm that alone reads one is part of it.
+    - Layers with weights: by the rule of their call. A BatchNorm that alone reads its channels is part of it.
     - Functions of a number, such as GELU and SiLU: ``x * [f(x) / x]``.
     - Norms: the length that they divide by is constant.
     - Products of two activations: half each, or all to the signal where the other factor is a gate, which is
@@ -103,11 +105,29 @@ class Relevance(Backward):
         key = layer.call.key
         if key not in self.rules:
             raise self.refusal(layer.call, "the graph knows no layer there; trace the model again")
-        out = self.rules[key].apply(layer, z)
+        out = self._applied(self.rules[key], layer, z)
         if self.outputs is None:
             return out
         self.outputs[key] = out
         return out.clone()  # a call behind may write into it
+
+    def _applied(self, rule: Rule, layer: Affine, z: Tensor) -> Tensor:
+        """What a rule, which may be the user's, returns; the forward is not changed by it."""
+        try:
+            out = rule.apply(layer, z)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            raise CriterionError(f"{rule!r} failed in layer {layer.call.key}: {why}") from error
+        given, found = _context.described(z), _context.described(out)
+        if found != given or not _alike(out, z):
+            other = "other values" if found == given else found
+            raise CriterionError(
+                f"{rule!r} changed what layer {layer.call.key} returns: {other} in the place of {given}. "
+                "A rule returns z, the values that it is given, with another gradient."
+            )
+        return out
 
     def plain(self, call: Call) -> Any:
         out = super().plain(call)
@@ -173,7 +193,7 @@ class Relevance(Backward):
     def glu(self, call: Call) -> Any:
         x = self._alone(call)
         signal, gate = x.chunk(2, call.args[1] if len(call.args) > 1 else call.kwargs.get("dim", -1))
-        return signal * gate.detach().sigmoid()
+        return carried(super().glu(call), signal * gate.detach().sigmoid())
 
     def attention(self, call: Call) -> Any:
         named = dict(zip(("query", "key", "value"), call.args, strict=False))
@@ -220,7 +240,7 @@ _FUSED = {"linear", *(f"conv{turned}{n}d" for turned in ("", "_transpose") for n
 
 
 def _fused(layer: Affine, given: Mapping[str, Any]) -> Affine:
-    """A layer and the BatchNorm behind it as one layer."""
+    """A layer and the BatchNorm behind it as one layer, in the layer's precision."""
     mean, variance, weight, shift = (given[k] for k in ("running_mean", "running_var", "weight", "bias"))
     scale = (variance + given["eps"]).rsqrt()
     scale = scale if weight is None else scale * weight
@@ -228,10 +248,21 @@ def _fused(layer: Affine, given: Mapping[str, Any]) -> Affine:
     bias = bias * scale if shift is None else bias * scale + shift
     rest = [1] * (layer.weight.ndim - 2)
     if not function_of(layer.call.key).startswith("conv_transpose"):
-        return Affine(layer.call, layer.input, layer.weight * scale.view(-1, 1, *rest), bias, layer.run)
-    each = layer.weight.shape[1]  # output channels of a group, of which there may be several
-    apart = layer.weight.unflatten(0, (len(scale) // each, -1)) * scale.view(-1, 1, each, *rest)
-    return Affine(layer.call, layer.input, apart.flatten(0, 1), bias, layer.run)
+        weights = layer.weight * scale.view(-1, 1, *rest)
+    else:
+        each = layer.weight.shape[1]  # output channels of a group, of which there may be several
+        apart = layer.weight.unflatten(0, (len(scale) // each, -1)) * scale.view(-1, 1, each, *rest)
+        weights = apart.flatten(0, 1)
+    own = layer.weight.dtype
+    return Affine(layer.call, layer.input, weights.to(own), bias.to(own), layer.run)
+
+
+def _alike(out: Tensor, z: Tensor) -> bool:
+    """Whether two results are the same, but for rounding."""
+    if torch.equal(out, z):
+        return True
+    near = max(1e-3, 4 * torch.finfo(z.dtype).eps)
+    return torch.allclose(out, z, near, near * float(z.detach().abs().max()), equal_nan=True)
 
 
 def _slope(x: Tensor, y: Tensor) -> Tensor:

@@ -35,6 +35,26 @@ class Rule(Protocol):
         ...
 
 
+def check_rule(found: object, where: str) -> None:
+    """Refuse what is no rule.
+
+    Raises:
+        CriterionError: it is something else; the message says where.
+
+    >>> check_rule(Gamma, "this")
+    Traceback (most recent call last):
+    shapleaf.errors.CriterionError: this is a rule, such as Epsilon(); received a class: write Gamma().
+    """
+    if isinstance(found, Rule) and not isinstance(found, type):
+        return
+    fix = repr(found)
+    if isinstance(found, type):
+        fix = f"a class: write {found.__name__}()"
+    elif isinstance(found, str):
+        fix = f"{found!r}: write LRP.preset({found!r}) for rules by their name"
+    raise CriterionError(f"{where} is a rule, such as Epsilon(); received {fix}.")
+
+
 def ratio(z: Tensor, part: Tensor, eps: float) -> Tensor:
     """``z / part``, stabilised; nothing is carried where there is nothing to carry it.
 
@@ -111,7 +131,8 @@ class Epsilon:
         if not self.eps:
             return z
         size = z.detach().abs()
-        return scaled(z, size / (size + self.eps))
+        share = size / (size + self.eps)
+        return scaled(z, torch.where(size == 0, 0, share))  # eps may be zero in z's precision
 
 
 @dataclass(frozen=True)

@@ -105,11 +105,14 @@ def _columns(found: Comparison, shown: Sequence[Compared]) -> dict[str, list[Cel
     for samples in dict.fromkeys(s.samples for one in found.criteria for s in one.stability):
         alike = [next((s for s in one.stability if s.samples == samples), None) for one in shown]
         columns[f"stability at {samples:,}"] = _ranks(alike)
-    columns["steps"] = [
-        Cell(f"{one.steps:.2g}" if one.steps < 100 else f"{one.steps:,.0f}", f"{one.cpu:.2g} s")
-        for one in shown
-    ]
+    columns["steps"] = [Cell(_steps(one.steps), f"{one.cpu:.2g} s") for one in shown]
     return columns
+
+
+def _steps(found: float | None) -> str:
+    if found is None:
+        return _NONE.text
+    return f"{found:.2g}" if found < 100 else f"{found:,.0f}"
 
 
 def _area(curve: PruningCurve | None) -> float | None:

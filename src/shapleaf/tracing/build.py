@@ -129,6 +129,7 @@ def _sites(units: Units, trail: Trail) -> list[list[Site]]:
                     weight=reader.tensor if reader else None,
                     dim=reader.dim if reader else 1,
                     source=reading.source,
+                    squares=reading.squares,
                 )
             )
     return sites

@@ -78,7 +78,7 @@ class Labeling:
 
     ``active`` holds the tensors that depend on the inputs, and whether on parameters as well;
     ``statistics`` those that are a statistic over units, with what to :meth:`blur` should they be used;
-    ``places`` those whose values number units, and the labels of these.
+    ``places`` those whose values number units, and the labels of these; ``squares`` those that are squares.
     """
 
     owners: list[Owner] = field(default_factory=list)
@@ -93,6 +93,7 @@ class Labeling:
     places: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     active: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     statistics: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
+    squares: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     _known: tuple[np.ndarray, int, int] = field(default_factory=lambda: (np.zeros(0, int), 0, 0))
 
     @property

@@ -21,11 +21,15 @@ class Contraction(NamedTuple):
 
 
 class Consumed(NamedTuple):
-    """These labels of an activation are read here and go no further; the reader's own, if it has any."""
+    """These labels of an activation are read here and go no further; the reader's own, if it has any.
+
+    Where ``squares``, a statistic is taken of squares.
+    """
 
     operand: Tensor
     labels: Tensor
     reader: Tensor | None
+    squares: bool = False
 
 
 @dataclass(slots=True)
@@ -81,9 +85,11 @@ class OpCall:
         """Whether a tensor depends on the inputs; masks can only be laid on those that do."""
         return tensor in self.flow.active
 
-    def consume(self, operand: Tensor, labels: Tensor, reader: Tensor | None = None) -> None:
+    def consume(
+        self, operand: Tensor, labels: Tensor, reader: Tensor | None = None, *, squares: bool = False
+    ) -> None:
         """Here a consumer reads these labels of an activation; their identity ends."""
-        self.consumed.append(Consumed(operand, labels, reader))
+        self.consumed.append(Consumed(operand, labels, reader, squares))
 
     def per_channel(self, *tensors: Tensor) -> list[tuple[Fields, list[int]]]:
         """Operands with one value per channel, laid along the second axis of the output."""

@@ -30,6 +30,9 @@ def pointwise(op: OpCall) -> None:
     for out in op.outputs:
         operands = [(op.flow.of(t), t.shape) for t in op.tensors]
         op.give(out, op.flow.meet(operands, out.shape, op.why("meets a tensor without units there")))
+        twice = op.name == "mul" and op.args[0] is op.args[1]
+        if twice or (op.name == "pow" and not isinstance(op.args[1], Tensor) and op.args[1] == 2):
+            op.flow.squares[out] = True
 
 
 def like(op: OpCall) -> None:

@@ -25,6 +25,7 @@ class Reading:
     reader: Tensor | None
     source: int
     shape: torch.Size
+    squares: bool
 
 
 @dataclass(slots=True)
@@ -86,8 +87,9 @@ class Readings:
         elif not any(torch.equal(place, other) for other in known):
             known.append(place)
             if call.record and not earlier:
+                squares = consumed.squares and consumed.operand is leaf  # the call itself may take them
                 self.at[call.key].append(
-                    Reading(call.key, position, place, consumed.reader, source, leaf.shape)
+                    Reading(call.key, position, place, consumed.reader, source, leaf.shape, squares)
                 )
             elif call.record:
                 self._again(call, place, before)

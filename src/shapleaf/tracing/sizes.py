@@ -186,7 +186,7 @@ TOLD = (
     VIEWS
     | MADE
     | CONVOLUTIONS
-    | frozenset("split split_with_sizes group_norm layer_norm slice __getitem__".split())
+    | frozenset("split split_with_sizes group_norm layer_norm rms_norm slice __getitem__".split())
 )
 """Functions that are told sizes of their result, or of a part of an operand."""
 
@@ -282,7 +282,7 @@ def _named(
         dim = int(kwargs.get("dim", args[2] if len(args) > 2 else 0)) % result.ndim
         parts = args[1] if isinstance(args[1], tuple | list) else [args[1]]
         yield from ((part, dim, size) for part, size in zip(results, parts, strict=False))
-    elif name == "layer_norm":
+    elif name in ("layer_norm", "rms_norm"):
         given = kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())
         yield from ((result, axis, size) for axis, size in enumerate(given, result.ndim - len(given)))
     elif name == "slice":

@@ -52,7 +52,7 @@ def _reduce(op: OpCall, axes: Sequence[int], exact: bool) -> None:
             kept += op.flow.pin(labels, axes, "")  # of a view, units that are whole along the axes
             continue
         if op.active(source):
-            op.consume(source, labels)
+            op.consume(source, labels, squares=source in op.flow.squares)
         if not (exact and op.active(source)):
             for out in op.outputs:
                 op.flow.statistics.setdefault(out, []).append((labels, op.why(STATISTICS[0]), axes))

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import _context
-from .._calls import Calls, function_of
+from .._calls import Calls, channel_axis, function_of
 from ..errors import DataError, TraceError
 from ..records import Graph
 from .build import build
@@ -113,7 +113,9 @@ class Tracer(Calls):
         if self.first:
             calls = Counter(norm for _, norm in self._norms)
             self.trail.norms += [
-                (producer, norm) for (producer, reads), norm in self._norms if reads == 1 == calls[norm]
+                (layer, norm if calls[norm] == 1 else "")
+                for (layer, reads), norm in self._norms
+                if reads == 1
             ]
 
     def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -170,7 +172,7 @@ class Tracer(Calls):
         return shape[int(args[1]) if len(args) > 1 else 0] if len(args) > 1 or name == "numel" else out
 
     def _pair(self, key: str, name: str, leaves: Sequence[Tensor], out: Any, contraction: bool) -> None:
-        """Notes which BatchNorm reads which contraction's output, and how many calls read it."""
+        """Notes which BatchNorm reads a contraction's output channels, and how many calls read it."""
         if _context.tensors(out):
             for leaf in leaves:
                 if leaf in self._producers:
@@ -178,7 +180,9 @@ class Tracer(Calls):
         if contraction and isinstance(out, Tensor):
             self._producers[out] = [key, 0]
         elif name == "batch_norm":
-            self._norms.append((self._producers.get(leaves[0], ["", 0]), self.module))
+            layer = self._producers.get(leaves[0], ["", 0])
+            channels = channel_axis(layer[0]) % leaves[0].ndim == 1
+            self._norms.append((layer if channels else ["", 0], self.module))
 
     def _source(self, tensor: Tensor) -> int:
         versions = self._sources.setdefault(tensor, {})
@@ -231,8 +235,7 @@ class Tracer(Calls):
         rule(op)
         if op.name == "expand" and function_of(self._call) in ALIGNED:
             align(self.flow, self._leaves, op.tensors[0], op.outputs[0])
-        # An absent unit is as absent in what RMS norm makes of it before it takes the mean, and in a product.
-        if rule in MOVEMENTS or op.name in ("mul", "div") or ":rms_norm#" in self._call:
+        if rule in MOVEMENTS or op.name in ("mul", "div"):  # an absent unit is as absent in a product
             origin = next((self._origin[t] for t in op.tensors[:1] if t in self._origin), None)
             for result in op.outputs if origin is not None else ():
                 self._origin[result] = origin

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .. import _objects
+from .. import _context, _objects
 from .._calls import function_of
 from ..aggregation import Aggregation, MeanPlusStd
 from ..backward.affine import PRODUCTS
@@ -46,12 +46,12 @@ class Tuning:
         aggregate: how the relevance of examples becomes a score; by default as :func:`shapleaf.attribute`
             does it.
         rates: shares of units that go, see :func:`shapleaf.pruning_curves`; fewer make trials faster.
-        restricted: only these classes count.
+        restricted: only these classes count; what relevance starts from is ``target`` among them.
         groups: shell patterns of the groups to prune; all by default.
 
     Raises:
         CriterionError: nothing is left to choose from, epsilon is missing, a rule or the target cannot be
-            saved, or a value is out of range.
+            saved, ``restricted`` has another target, or a value is out of range.
 
     >>> Tuning(bands="vgg").ends
     (0.3, 0.7)
@@ -82,9 +82,17 @@ class Tuning:
             raise CriterionError("Tuning(rules=...) needs Epsilon() among them, which all are compared with.")
         if self.gamma is not None and not 0 < self.gamma[0] <= self.gamma[1] < float("inf"):
             raise CriterionError(f"Tuning(gamma=...) is a range above 0, received {self.gamma}.")
+        _context.several("groups", self.groups)
         for rule in self.rules:
             _objects.to_plain(rule, RULES)
         _objects.to_plain(self.target, TARGETS)
+        if self.restricted is not None:
+            if self.restricted.target not in (Logit(), self.target):  # the first is there if none was named
+                raise CriterionError(
+                    f"restricted={self.restricted} has another target than target={self.target}; name it "
+                    f"once, Tuning(target={self.restricted.target})."
+                )
+            replace(self.restricted, target=self.target)  # refuses a class that is none of its own
         for attention in self.attention:
             Composite(attention=attention)
         for absolute in self.absolute:
