@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import shapleaf as sl
-from shapleaf.surgery.distillation import shift_and_flip
+from shapleaf.surgery.distillation import _Match, shift_and_flip
 from zoo import Apply, conv, example, gap, half_plan, head, lived_in, run, settle, state
 
 X = example(60, 6, seed=3).float()
@@ -201,6 +201,29 @@ def test_projections_that_are_parts_of_one_weight() -> None:
     assert {"a", "mix"} <= {*plan.pruned}
     receipt = sl.prune(model, plan, compensate=sl.Distill([((x, context), None)], steps=60)).receipt
     assert receipt.effects[1].error < receipt.effects[0].error
+
+
+def test_an_output_that_is_the_same_for_all_examples_counts_by_its_size() -> None:
+    """As of a learned query that goes through the same layers."""
+
+    def call(self: Any, x: Tensor) -> Tensor:
+        query = self.prompt.weight + x.new_zeros(len(x), 1)
+        return self.out(self.b(F.relu(self.a(x))) * self.b(F.relu(self.a(query))).sigmoid())
+
+    model = settle(
+        Apply(call, prompt=nn.Linear(6, 1, bias=False), a=nn.Linear(6, 16), b=nn.Linear(16, 5),
+              out=nn.Linear(5, 3))
+    ).float()  # fmt: skip
+    plan = sl.plan(sl.trace(model, X[:2]), {"a": range(8)})
+    pruned = sl.prune(model, plan).model
+    distance = float(_Match(model, pruned, plan, 1.0)(X).detach())
+    with torch.no_grad():
+        before, now = (net.b(F.relu(net.a(net.prompt.weight))) for net in (model, pruned))
+        query = (now - before).square().mean() / before.square().mean()
+        aim, found = (net.b(F.relu(net.a(X))) for net in (model, pruned))
+        stream = (found - aim).square().mean() / aim.var(0, correction=0).mean()
+        out = (pruned(X) - model(X)).square().mean() / model(X).var(0, correction=0).mean()
+    assert distance == pytest.approx(float(out + (query + stream) / 2), rel=1e-4)
 
 
 def test_fewer_examples_than_a_batch() -> None:

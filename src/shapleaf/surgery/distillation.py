@@ -212,6 +212,12 @@ class _Outputs(Calls):
 
 
 def _distance(out: Tensor, aim: Tensor) -> Tensor:
-    """The squared distance relative to how the aim spreads over the examples."""
-    spread = (aim - aim.mean(0, keepdim=True)).square().mean()
-    return (out - aim).square().mean() / spread.clamp_min(1e-12)
+    """The squared distance relative to how the aim spreads over the examples; to its size if it does not."""
+    out, aim = (value.to(torch.promote_types(value.dtype, torch.float32)) for value in (out, aim))
+    spread, size = (aim - aim.mean(0, keepdim=True)).square().mean(), aim.square().mean()
+    still = spread <= _STILL * size
+    return (out - aim).square().mean() / torch.where(still, size, spread).clamp_min(1e-12)
+
+
+_STILL = 1e-10
+"""A variance that is a smaller share of the mean square is rounding."""
