@@ -203,6 +203,30 @@ def test_projections_that_are_parts_of_one_weight() -> None:
     assert receipt.effects[1].error < receipt.effects[0].error
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_learns_whatever_the_users_mode(mode: Any) -> None:
+    """And a model pruned in place can be trained afterwards."""
+    expected = distilled(mlp(), X).model
+    model, same = mlp(), mlp()
+    plan = half_plan(sl.trace(model, X[:2]))
+    with mode():
+        found = distilled(same, X.clone()).model
+        sl.prune_(model, plan, compensate=(sl.LeastSquares(X), sl.Distill(X, steps=3)))
+    assert gap(run(expected, X), run(found, X)) == 0
+    model(X).sum().backward()
+    assert model[0].weight.grad is not None
+
+
+def test_parameters_made_in_inference_mode_learn_in_a_copy() -> None:
+    with torch.inference_mode():
+        model = mlp()
+        plan = half_plan(sl.trace(model, X[:2]))
+        receipt = sl.prune(model, plan, compensate=sl.Distill(X, steps=60)).receipt
+        with pytest.raises(sl.PlanError, match="made in inference mode; of those prune a copy"):
+            sl.prune_(model, plan, compensate=sl.Distill(X, steps=60))
+    assert receipt.effects[1].error < receipt.effects[0].error
+
+
 def test_an_output_that_is_the_same_for_all_examples_counts_by_its_size() -> None:
     """As of a learned query that goes through the same layers."""
 

@@ -82,18 +82,20 @@ class Distill:
     seed: int = 0
 
     def compensate(self, pruned: nn.Module, reference: nn.Module, plan: Plan) -> Sequence[str]:
-        """Train the pruned network in place.
+        """Train the pruned network in place, also under ``torch.no_grad()``.
 
         Raises:
             PlanError: it has nothing to learn with, or the distance is not finite.
         """
-        examples = _examples(self.data, _context.device_of(pruned))
         match = _Match(reference, pruned, plan, self.blocks)
         with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
             _learning(pruned) as parameters,
             _context.rng(self.seed),
             progress("distill", self.steps) as step,
         ):
+            examples = _examples(self.data, _context.device_of(pruned))
             optimizer = torch.optim.Adam([{"params": [p], "lr": self.lr * _size(p)} for p in parameters])
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
             for number in range(self.steps):
@@ -138,11 +140,17 @@ def _learning(model: nn.Module) -> Iterator[list[nn.Parameter]]:
         for module in model.modules():
             if isinstance(module, _NormBase) and module.running_mean is not None:
                 module.training = True
+        learning = [parameter for parameter, _, _ in before if parameter.is_floating_point()]
+        if not learning or any(parameter.is_inference() for parameter in learning):
+            raise PlanError(
+                "Distill needs parameters of floating point, and none that were made in inference mode; of "
+                "those prune a copy, with prune."
+            )
         try:
             for parameter, _, _ in before:
                 parameter.grad = None
                 parameter.requires_grad_(parameter.is_floating_point())
-            yield [parameter for parameter, _, learns in before if parameter.is_floating_point()]
+            yield learning
         finally:
             for parameter, gradient, learns in before:
                 parameter.requires_grad_(learns)
