@@ -227,6 +227,15 @@ def test_parameters_made_in_inference_mode_learn_in_a_copy() -> None:
     assert receipt.effects[1].error < receipt.effects[0].error
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.05)])
+def test_half_precision_learns_nearly_as_single(dtype: torch.dtype, tolerance: float) -> None:
+    pruned, receipt = distilled(mlp().to(dtype), X.to(dtype), steps=100)
+    single = distilled(mlp(), X, steps=100).receipt.effects
+    assert {p.dtype for p in pruned.parameters()} == {dtype}
+    assert receipt.effects[1].error < receipt.effects[0].error
+    assert receipt.effects[1].error == pytest.approx(single[1].error, abs=tolerance)
+
+
 def test_an_output_that_is_the_same_for_all_examples_counts_by_its_size() -> None:
     """As of a learned query that goes through the same layers."""
 

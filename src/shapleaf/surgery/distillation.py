@@ -96,7 +96,9 @@ class Distill:
             progress("distill", self.steps) as step,
         ):
             examples = _examples(self.data, _context.device_of(pruned))
-            optimizer = torch.optim.Adam([{"params": [p], "lr": self.lr * _size(p)} for p in parameters])
+            # Half precision is too coarse for single steps.
+            precise = [p.detach().to(torch.promote_types(p.dtype, torch.float32)) for p in parameters]
+            optimizer = torch.optim.Adam([{"params": [p], "lr": self.lr * _size(p)} for p in precise])
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
             for number in range(self.steps):
                 distance = match(self._inputs(examples, number))
@@ -105,10 +107,15 @@ class Distill:
                         f"distillation diverged at step {number} of {self.steps}: the distance is "
                         f"{float(distance.detach())}. Lower lr={self.lr}."
                     )
-                optimizer.zero_grad()
                 distance.backward()
+                for parameter, copy in zip(parameters, precise, strict=True):
+                    copy.grad = None if parameter.grad is None else parameter.grad.to(copy.dtype)
+                    parameter.grad = None
                 optimizer.step()
                 schedule.step()
+                for parameter, copy in zip(parameters, precise, strict=True):
+                    if parameter.dtype != copy.dtype:
+                        parameter.data.copy_(copy)
                 step("")
         return ()
 
