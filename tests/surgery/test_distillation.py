@@ -259,6 +259,32 @@ def test_an_output_that_is_the_same_for_all_examples_counts_by_its_size() -> Non
     assert distance == pytest.approx(float(out + (query + stream) / 2), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": -1}, "steps=-1: expected a whole number of at least 0"),
+        ({"steps": 1.5}, "steps=1.5: expected a whole"),
+        ({"batch": 0}, "batch=0: expected a whole number of at least 1"),
+        ({"lr": float("nan")}, "lr=nan: expected a finite"),
+        ({"blocks": -1.0}, "blocks=-1.0: expected a finite number of at least 0"),
+    ],
+)
+def test_arguments_out_of_range(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(sl.PlanError, match=message):
+        sl.Distill(X, **options)
+
+
+def test_steps_with_too_few_examples() -> None:
+    for nothing in (lambda inputs, random: inputs[:0], lambda inputs, random: None):
+        with pytest.raises(sl.PlanError, match="augment returned no examples where it was given 32"):
+            distilled(mlp(), X, augment=nothing)
+    model = settle(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))).float()
+    plan = half_plan(sl.trace(model, X[:2]))
+    for data, options in ((X[:1], {}), (X, {"batch": 1})):
+        with pytest.raises(sl.PlanError, match=r"give Distill more examples, and more than one .*batch="):
+            sl.prune(model, plan, compensate=sl.Distill(data, steps=2, **options))
+
+
 def test_fewer_examples_than_a_batch() -> None:
     _, receipt = distilled(mlp(), X[:3], steps=20)
     assert receipt.effects[1].error < receipt.effects[0].error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from .._calls import Calls, channel_axis
 from .._progress import progress
 from ..cuts import slicing
 from ..data import Batch, batches, take
-from ..errors import PlanError
+from ..errors import DataError, PlanError
 from ..linear import reading, within
 from ..records import Plan
 
@@ -81,11 +82,20 @@ class Distill:
     blocks: float = 1.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name, count, least in (("steps", self.steps, 0), ("batch", self.batch, 1)):
+            if not isinstance(_context.number(count), int) or count < least:
+                raise PlanError(f"{name}={count!r}: expected a whole number of at least {least}.")
+        for name, value in (("lr", self.lr), ("blocks", self.blocks)):
+            if not 0 <= value < math.inf:
+                raise PlanError(f"{name}={value!r}: expected a finite number of at least 0.")
+
     def compensate(self, pruned: nn.Module, reference: nn.Module, plan: Plan) -> Sequence[str]:
         """Train the pruned network in place, also under ``torch.no_grad()``.
 
         Raises:
-            PlanError: it has nothing to learn with, or the distance is not finite.
+            PlanError: it has nothing to learn with; its BatchNorms read too little per step; the augmentation
+                returned no examples; or the distance is not finite.
         """
         match = _Match(reference, pruned, plan, self.blocks)
         with (
@@ -101,7 +111,7 @@ class Distill:
             optimizer = torch.optim.Adam([{"params": [p], "lr": self.lr * _size(p)} for p in precise])
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
             for number in range(self.steps):
-                distance = match(self._inputs(examples, number))
+                distance = _measured(match, self._inputs(examples, number))
                 if not bool(distance.isfinite()):
                     raise PlanError(
                         f"distillation diverged at step {number} of {self.steps}: the distance is "
@@ -130,7 +140,12 @@ class Distill:
             shuffled = _rng.stream(self.seed, "distill", turn).permutation(examples.examples)
             order += shuffled[at : at + size - len(order)].tolist()
         picked = _context.picked(examples.inputs, torch.tensor(order))
-        return self.augment(picked, _rng.stream(self.seed, "augment", number)) if self.augment else picked
+        if not self.augment:
+            return picked
+        augmented = self.augment(picked, _rng.stream(self.seed, "augment", number))
+        if not Batch(augmented).examples:
+            raise PlanError(f"augment returned no examples where it was given {size}.")
+        return augmented
 
 
 def _examples(data: Any, device: torch.device) -> Batch:
@@ -224,6 +239,18 @@ class _Outputs(Calls):
             if (layer := reading(key, args, kwargs)) is not None:
                 self.weights[key] = layer.weight
         return out
+
+
+def _measured(match: _Match, inputs: Any) -> Tensor:
+    try:
+        return match(inputs)
+    except DataError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise PlanError(
+            "a BatchNorm cannot learn from steps in which it reads one value of each channel; give Distill "
+            "more examples, and more than one of them per step (batch=)."
+        ) from error
 
 
 def _distance(out: Tensor, aim: Tensor) -> Tensor:
