@@ -78,7 +78,7 @@ class RecalibrateBatchNorm:
 class _Moments(NamedTuple):
     """How many values of each channel were read, their mean and their variance."""
 
-    count: int
+    number: int
     mean: Tensor
     variance: Tensor
 
@@ -91,10 +91,10 @@ class _Moments(NamedTuple):
         """Of the values of both together."""
         if more is None:
             return self
-        count = self.count + more.count
-        share, gap = more.count / count, more.mean - self.mean
+        number = self.number + more.number
+        share, gap = more.number / number, more.mean - self.mean
         within = self.variance + share * (more.variance - self.variance)
-        return _Moments(count, self.mean + share * gap, within + share * (1 - share) * gap.square())
+        return _Moments(number, self.mean + share * gap, within + share * (1 - share) * gap.square())
 
 
 class _Statistics:
@@ -111,7 +111,7 @@ class _Statistics:
     @property
     def size(self) -> int:
         """The bytes of the largest that a norm reads, over all data."""
-        return max((8 * len(found.mean) * found.count for found in self.then.values()), default=0)
+        return max((8 * len(found.mean) * found.number for found in self.then.values()), default=0)
 
     @property
     def missing(self) -> bool:
@@ -154,7 +154,7 @@ class _Statistics:
     def _moved(self, key: str) -> tuple[Tensor, Tensor]:
         """The intact statistics, moved by the difference between the runs."""
         names, now, then = self.names[key], self.now[key], self.then[key]
-        if then.count < 2:
+        if then.number < 2:
             raise PlanError(
                 f"{names[0].rpartition('.')[0]} reads one value of each channel in all calibration data, "
                 "which has no variance; give RecalibrateBatchNorm more examples."
