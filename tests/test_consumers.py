@@ -167,3 +167,20 @@ def test_layers_as_they_run() -> None:
     graph = sl.trace(kernels, example(1, 1, 3))
     (read,) = consumers.layers(kernels, graph["0"], [Batch(example(2, 1, 3))])
     assert (read.units.tolist(), read.owners.tolist()) == ([[0, 1]], [[0, 0, 1, 1]])
+
+
+def test_what_does_not_vary_is_zero_and_how_far_from_zero_it_lies_does_not_count() -> None:
+    """In single precision, of plain layers and of components."""
+    x = X.float()
+    x[:, 1] = 3.7
+    plain = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 2))
+    with torch.no_grad():
+        plain[0].weight.copy_(torch.eye(6))
+        plain[0].bias.zero_()
+        (near,) = found(plain, "0", x)
+        plain[0].bias.copy_(torch.tensor([1000.0, 1000, 0, 0, 0, 0]))
+        (far,) = found(plain, "0", x)
+    assert not far.gram[1].any()
+    assert not far.gram[:, 1].any()
+    assert torch.allclose(far.gram, near.gram, rtol=1e-3, atol=1e-3)
+    assert torch.linalg.eigvalsh(far.gram)[0] > -1e-9

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shapleaf.layers.recurrent import recur
-from shapleaf.linear import Linear, places, reading
+from shapleaf.linear import Linear, places, reading, within
 from zoo import example
 
 
@@ -186,3 +186,19 @@ def test_places_are_few_sorted_and_always_the_same() -> None:
     assert torch.equal(chosen, chosen.unique())
     assert torch.equal(chosen, places(layer, out, examples=2))
     assert places(layer, out[..., :16, :16], examples=2) is None
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_positions_within_parts_of_a_parameter(axis: int) -> None:
+    """Rows and columns, plain and transposed; parts of the other axis have all positions."""
+    whole = torch.arange(24.0).reshape(6, 4).clone()
+    kept = torch.tensor([0, 2, 3])
+    for first, size in ((0, 2), (2, 2), (1, 3)):
+        mine = [int(k) for k in kept if first <= k < first + size]
+        part = whole.narrow(axis, first, size)
+        for view, at in ((part, axis), (part.T, 1 - axis)):
+            found = view.index_select(at, within(view, kept, axis))
+            assert torch.equal(found if at == axis else found.T, whole.index_select(axis, torch.tensor(mine)))
+        assert torch.equal(within(whole.narrow(1 - axis, first, size), kept, axis), kept)
+    assert torch.equal(within(whole.T, kept, axis), kept)
+    assert torch.equal(within(whole[:3].clone(), kept, axis), kept)  # no view of anything

@@ -85,6 +85,8 @@ def test_efforts(task) -> None:
     assert fast.effects[1].error < fast.effects[0].error
     own = sl.slim(model, calibration, sl.Params(keep=0.5), compensate=sl.FoldMean(calibration)).receipt
     assert own.compensation == "FoldMean()"
+    bare = sl.slim(model, calibration, sl.Params(keep=0.5), compensate=()).receipt
+    assert (bare.compensation, bare.effects) == ("none", ())
 
 
 def test_a_generator_is_refused_before_any_work(task) -> None:
@@ -108,7 +110,7 @@ def test_the_test_data_may_be_a_generator(task) -> None:
 def test_an_unknown_effort_names_those_there_are(task) -> None:
     model, calibration, _ = task
     with pytest.raises(sl.PlanError, match="effort='most': expected 'fast', 'balanced', 'best'"):
-        sl.slim(model, calibration, sl.Params(keep=0.5), effort="most")
+        sl.slim(model, calibration, sl.Params(keep=0.5), effort="most", compensate=())
 
 
 def test_curves_are_measured_only_where_they_are_needed_and_not_known(task, monkeypatch) -> None:

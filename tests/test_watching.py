@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import shapleaf as sl
-from shapleaf.watching import Uses, multiplied, visit, watch
+from shapleaf.watching import Uses, multiplied, summed, visit, watch
 from zoo import Apply, conv, example, settle, state
 
 VECTORS, MAPS = example(5, 6), example(4, 3, 6, 6)
@@ -62,6 +62,39 @@ def test_other_sums_are_none() -> None:
         lambda a, b: a + 1,
     ):
         assert watch(summing(add), MAPS, ["b:conv2d#0"])["b:conv2d#0"][0].other is None
+
+
+def test_who_else_reads_what_is_added() -> None:
+    """Before, behind or beside the sum, between the branch and its norm, or the caller of the model."""
+
+    def readers(call: Any) -> bool:
+        parts = {"b": nn.Linear(6, 4), "norm": nn.BatchNorm1d(4), "s": nn.Linear(6, 4), "c": nn.Linear(4, 4)}
+        return bool(summed(settle(Apply(call, **parts)), VECTORS, ["b:linear#0"]))
+
+    def written(self: Any, x: Tensor, *, again: bool) -> Tensor:
+        h = self.norm(self.b(x))
+        h += self.s(x)
+        return h * self.c(h) if again else h
+
+    def slots(self: Any, x: Tensor) -> Tensor:
+        h, all_of_them = self.b(x), x.new_zeros(len(x), 8)
+        y = h + self.s(x)
+        all_of_them[:, :4] = h
+        return self.c(y) + all_of_them[:, 4:]
+
+    assert readers(lambda self, x: self.s(x) + F.dropout(self.norm(self.b(x)), training=False))
+    assert readers(lambda self, x: self.c((self.b(x)).add_(self.s(x))).relu())
+    assert readers(lambda self, x: written(self, x, again=True))  # what lies there is the sum now
+    assert readers(lambda self, x: written(self, x, again=False))
+    for call in (
+        lambda self, x: (h := self.b(x)) + self.s(x) + self.c(h),
+        lambda self, x: self.c(h := self.b(x)) + (h + self.s(x)),
+        lambda self, x: self.norm(h := self.b(x)) + h,
+        lambda self, x: (self.norm(h := self.b(x)) + self.s(x)) * h.mean(),
+        lambda self, x: ((h := self.norm(self.b(x))) + self.s(x), h),
+        slots,
+    ):
+        assert not readers(call)
 
 
 @pytest.mark.parametrize("tokens", [3, 4])

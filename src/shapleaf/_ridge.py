@@ -150,8 +150,7 @@ class _Half:
             return centre, aim, rows.masked_fill(still[:, None], 0), targets
         gram = self.moments[2] - self.count * centre[:, :, None] * centre[:, None]
         cross = self.moments[3] - self.count * centre[:, :, None] * aim[:, None]
-        still = gram.diagonal(dim1=-2, dim2=-1) <= self.count * _STILL * centre.square()
-        gram = gram.masked_fill(still[:, :, None] | still[:, None], 0)
+        gram, still = varying(gram, centre, self.count)
         return centre, aim, gram, cross.masked_fill(still[:, :, None], 0)
 
     def error(self, matrix: Tensor, intercept: Tensor) -> float:
@@ -165,6 +164,17 @@ class _Half:
         fitted = (gram @ matrix * matrix).sum() - 2 * (matrix * cross).sum()
         shifted = 2 * ((rows[:, None] @ matrix)[:, 0] - targets) + self.count * intercept
         return float(square.sum() + fitted + (shifted * intercept).sum())
+
+
+def varying(gram: Tensor, mean: Tensor, count: float) -> tuple[Tensor, Tensor]:
+    """Moments about the mean, summed over rows, zero for features that are constant; and which are.
+
+    >>> varying(torch.tensor([[4.0, 1e-9], [1e-9, 1e-12]]), torch.tensor([0.0, 1.0]), 10)
+    (tensor([[4., 0.],
+            [0., 0.]]), tensor([False,  True]))
+    """
+    still = gram.diagonal(dim1=-2, dim2=-1) <= count * _STILL * mean.square()
+    return gram.masked_fill(still[..., :, None] | still[..., None, :], 0), still
 
 
 def scale(gram: Tensor) -> Tensor:

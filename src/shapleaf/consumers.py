@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from . import _context
 from ._calls import Calls, channel_axis
+from ._ridge import varying
 from .criteria import Consumer, Layer
 from .data import Batch
 from .errors import CriterionError
@@ -111,11 +112,7 @@ class _Layer:
 
     def add(self, rows: Tensor) -> None:
         """Moments of all features, or, to begin with, of those of each channel."""
-        if self._narrow:
-            parts = rows.unflatten(2, (-1, self.width))
-            self._put(rows, torch.einsum("gnck,gncl->gckl", parts, parts))
-        else:
-            self._put(rows, rows.mT @ rows)
+        self._put(rows, apart=self._narrow)
 
     def narrow(self) -> bool:
         """Choose each channel's main components, if there are too many features; then rows come again."""
@@ -133,10 +130,18 @@ class _Layer:
     def add_again(self, rows: Tensor) -> None:
         if self.components is not None:
             parts = rows.unflatten(2, (-1, self.width)).transpose(1, 2)  # groups, channels, rows, width
-            main = (parts @ self.components.to(parts)).transpose(1, 2).flatten(2)
-            self._put(main, main.mT @ main)
+            self._put((parts @ self.components.to(parts)).transpose(1, 2).flatten(2))
 
-    def _put(self, rows: Tensor, square: Tensor) -> None:
+    def _put(self, rows: Tensor, *, apart: bool = False) -> None:
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        if not self._sums:
+            self._origin = rows[:, :1].clone()
+        rows = rows - self._origin  # far from their mean, rounding would hide by how much they vary
+        if apart:
+            parts = rows.unflatten(2, (-1, self.width))
+            square = torch.einsum("gnck,gncl->gckl", parts, parts)
+        else:
+            square = rows.mT @ rows
         count = torch.tensor(float(rows.shape[1]), device=rows.device)
         new = [value.double() for value in (count, rows.sum(1), square)]
         self._sums = [old + more for old, more in zip(self._sums, new, strict=True)] if self._sums else new
@@ -144,7 +149,8 @@ class _Layer:
     def consumers(self, examples: int, felt: Tensor | None) -> list[Consumer]:
         """A regression for each group of channels that reads units."""
         count, total, square = self._sums
-        gram = (square - total[:, :, None] * total[:, None] / count) / examples
+        gram = square - total[:, :, None] * total[:, None] / count
+        gram = varying(gram, self._origin[:, 0].double() + total / count, float(count))[0] / examples
         units = self.units.repeat_interleave(gram.shape[1] // self.units.shape[1], 1)
         groups, _, outputs = self.weight.shape
         weights = self.weight.new_ones(groups, outputs) if felt is None else felt.reshape(groups, outputs)

@@ -224,6 +224,27 @@ def _upsampling(args: Sequence[Any], kwargs: dict[str, Any]) -> Linear:
     )
 
 
+def within(part: Tensor, positions: Tensor, axis: int) -> Tensor:
+    """Which of some positions along an axis of a parameter a view of it covers, counted from its start.
+
+    Args:
+        part: the parameter, a run of its rows, or either transposed.
+        positions: along the parameter's axis, ascending.
+        axis: of the parameter.
+
+    >>> query, key = torch.zeros(6, 2).chunk(2)
+    >>> within(key.T, torch.tensor([1, 3, 5]), 0)
+    tensor([0, 2])
+    """
+    whole = part._base
+    if whole is None or part.numel() == whole.numel():
+        return positions
+    step = whole.stride(axis)
+    start = (part.storage_offset() - whole.storage_offset()) // step % whole.shape[axis]
+    length = max(size for size, gap in zip(part.shape, part.stride(), strict=True) if gap == step)
+    return positions[(positions >= start) & (positions < start + length)] - start
+
+
 def _apart(value: Tensor, axis: int, groups: int) -> Tensor:
     """An axis of channels as one of groups and one of their channels."""
     shape = value.shape

@@ -80,7 +80,7 @@ def slim(  # noqa: PLR0913 - the parts of the flow
             ranked best for what is refitted afterwards. Scores without curves are scanned if the strategy
             needs them.
         strategy: how the budget is spread over the groups; ``Tradeoff()`` by default.
-        compensate: instead of what ``effort`` says.
+        compensate: instead of what ``effort`` says; ``()`` for nothing.
 
     Raises:
         DataError: the calibration data are a generator, which one pass uses up.
@@ -95,8 +95,10 @@ def slim(  # noqa: PLR0913 - the parts of the flow
     >>> slimmed.model[0].out_features
     16
     """
-    compensate = compensate or steps(effort, calibration)
-    example = next(iter(batches(repeatable(calibration), limit=2)))
+    usual = steps(effort, calibration)
+    compensate = usual if compensate is None else compensate
+    with _context.rng(0):  # shuffled data draw from the caller's
+        example = next(iter(batches(repeatable(calibration), limit=2)))
     graph = trace(model, _context.on_device(example.inputs, model))
     scores = attribute(model, graph, calibration, criterion or OptimalBrainSurgeon(felt=True))
     strategy = strategy or Tradeoff()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ class Seen:
         layer: what it reads and multiplies by.
         out: what it returns.
         factor: what each of its output channels is multiplied by before the sum, ``(channels,)``.
-        other: what it is added to, directly or behind a BatchNorm; None if to nothing.
+        other: what it is added to, directly or behind a BatchNorm; None if something else reads it first.
     """
 
     layer: Linear
@@ -36,6 +37,7 @@ class Seen:
     factor: Tensor
     other: Tensor | None = None
     at: Tensor | None = field(default=None, repr=False)
+    shared: bool = field(default=False, repr=False)
 
 
 def watch(model: nn.Module, inputs: Any, calls: Sequence[str]) -> dict[str, list[Seen]]:
@@ -50,18 +52,35 @@ def watch(model: nn.Module, inputs: Any, calls: Sequence[str]) -> dict[str, list
     torch.Size([4, 2])
     """
     watcher = _Watcher(model, calls)
-    with torch.no_grad(), _context.inference(model):
-        try:
-            with watcher:
-                _context.forward(model, inputs)
-        except _Enough:
-            pass
+    with torch.no_grad(), _context.inference(model), contextlib.suppress(_Enough), watcher:
+        _context.forward(model, inputs)
     missing = [call for call in calls if not watcher.seen[call]]
     if missing:
         raise PlanError(
             f"the model does not call {missing[0]} on these data; trace it with inputs like them."
         )
     return watcher.seen
+
+
+def summed(model: nn.Module, inputs: Any, calls: Sequence[str]) -> frozenset[str]:
+    """Those of some linear calls whose output, or that of the BatchNorm behind, nothing but a sum reads.
+
+    >>> class Block(nn.Linear):
+    ...     def forward(self, x):
+    ...         return super().forward(x) + x
+    >>> summed(Block(3, 3), torch.ones(4, 3), [":linear#0"])
+    frozenset({':linear#0'})
+    """
+    watcher = _Watcher(model, calls, whole=True)
+    with torch.no_grad(), _context.inference(model):
+        with watcher:
+            out = _context.forward(model, inputs)
+        watcher.read(_context.tensors(out))
+    return frozenset(
+        call
+        for call, found in watcher.seen.items()
+        if found and not any(seen.other is None or seen.shared for seen in found)
+    )
 
 
 class Uses(Calls):
@@ -107,42 +126,48 @@ class _Enough(Exception):  # noqa: N818 - no error
 
 
 class _Watcher(Calls):
-    def __init__(self, model: nn.Module, calls: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, calls: Sequence[str], *, whole: bool = False) -> None:
         super().__init__(model)
         self.seen: dict[str, list[Seen]] = {call: [] for call in calls}
-        self._steps = any(repeats(call) for call in calls)
+        self._whole = whole or any(repeats(call) for call in calls)
         self._open: list[Seen] = []
+        self._passed: list[tuple[Tensor | None, Seen]] = []  # what was read on the way to the sums
 
     def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if key in self.seen:
-            layer = reading(key, args, kwargs)
-            if layer is None:
-                raise PlanError(
-                    f"{key} multiplies in a way that shapleaf does not refit; leave its units, or use "
-                    "another criterion."
-                )
-            # Later calls may write into what this one was given or returns.
+        layer = reading(key, args, kwargs) if key in self.seen else None
+        if layer is not None:  # later calls may write into what this one was given or returns
             layer = replace(layer, input=layer.input.clone())
-            out = func(*args, **kwargs)
-            channels = out.new_ones(out.shape[layer.channel])
-            found = Seen(layer, out.clone(), channels, at=out)
+        elif key in self.seen:
+            raise PlanError(
+                f"{key} multiplies in a way that shapleaf does not refit; leave its units, or use "
+                "another criterion."
+            )
+        out = func(*args, **kwargs)
+        if out is None or _context.tensors(out):  # not x.dim(), but x[0] = y
+            given = _context.tensors((args, kwargs))
+            self.read(given)
+            for seen in [*self._open]:
+                if any(tensor is seen.at for tensor in given):
+                    self._follow(seen, func, args, kwargs, out)
+        if layer is not None:
+            found = Seen(layer, out.clone(), out.new_ones(out.shape[layer.channel]), at=out)
             self.seen[key].append(found)
             self._open += [] if repeats(key) else [found]
-        else:
-            before = [seen.at for seen in self._open]
-            out = func(*args, **kwargs)
-            given = _context.tensors((args, kwargs)) if _context.tensors(out) else []  # not x.dim()
-            for seen, at in zip([*self._open], before, strict=True):
-                if any(tensor is at for tensor in given):
-                    self._follow(seen, func, args, kwargs, out)
-        if not self._open and not self._steps and all(self.seen.values()):
+        if not self._open and not self._whole and all(self.seen.values()):
             raise _Enough
         return out
+
+    def read(self, given: Sequence[Tensor]) -> None:
+        """Note what is read again."""
+        for at, seen in self._passed:
+            seen.shared = seen.shared or any(tensor is at for tensor in given)
 
     def _follow(
         self, seen: Seen, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
     ) -> None:
         """Behind a BatchNorm or an idle dropout the trail goes on; with a sum, or anything else, it ends."""
+        if out is not seen.at:  # nor written into: what lies there now is read later
+            self._passed.append((seen.at, seen))
         name = getattr(func, "__name__", "").partition(".")[0]
         norm = batch_norm(func, args, kwargs) if name == "batch_norm" else {}
         channels = seen.layer.channel % seen.out.ndim == 1

@@ -258,3 +258,11 @@ def test_what_is_no_product_of_rows_and_a_matrix_asks_for_another_criterion() ->
     model, inputs = NETS["functional"]()
     with pytest.raises(sl.PlanError, match=r":einsum#0 multiplies in a way .* use another criterion"):
         attributed(model, inputs)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e6])
+def test_where_nothing_varies_nothing_is_lost(value: float) -> None:
+    model = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 3))
+    same = torch.full((60, 6), value)
+    scores = attributed(model, same)
+    assert all(not scores.values[name].any() for name in ("0", "2"))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import shapleaf as sl
-from shapleaf.surgery.distillation import shift_and_flip
+from shapleaf.surgery.distillation import _Match, shift_and_flip
 from zoo import Apply, conv, example, gap, half_plan, head, lived_in, run, settle, state
 
 X = example(60, 6, seed=3).float()
@@ -186,6 +186,103 @@ def test_inputs_in_dictionaries_and_tuples() -> None:
         assert last < first
         results.append(pruned(x, y))
     assert torch.allclose(*results, atol=1e-5)
+
+
+def test_projections_that_are_parts_of_one_weight() -> None:
+    """As of cross-attention, where the stream and the heads lose units."""
+    x, context = example(40, 5, 6, seed=3).float(), example(40, 4, 6, seed=8).float()
+    cross = Apply(
+        lambda self, q, k: self.out(self.mix(self.a(q), h := self.b(k), h)[0].mean(1)),
+        a=nn.Linear(6, 16), b=nn.Linear(6, 16), mix=nn.MultiheadAttention(16, 4, batch_first=True),
+        out=nn.Linear(16, 3),
+    )  # fmt: skip
+    model = settle(cross).float()
+    plan = half_plan(sl.trace(model, (x[:2], context[:2])))
+    assert {"a", "mix"} <= {*plan.pruned}
+    receipt = sl.prune(model, plan, compensate=sl.Distill([((x, context), None)], steps=60)).receipt
+    assert receipt.effects[1].error < receipt.effects[0].error
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_learns_whatever_the_users_mode(mode: Any) -> None:
+    """And a model pruned in place can be trained afterwards."""
+    expected = distilled(mlp(), X).model
+    model, same = mlp(), mlp()
+    plan = half_plan(sl.trace(model, X[:2]))
+    with mode():
+        found = distilled(same, X.clone()).model
+        sl.prune_(model, plan, compensate=(sl.LeastSquares(X), sl.Distill(X, steps=3)))
+    assert gap(run(expected, X), run(found, X)) == 0
+    model(X).sum().backward()
+    assert model[0].weight.grad is not None
+
+
+def test_parameters_made_in_inference_mode_learn_in_a_copy() -> None:
+    with torch.inference_mode():
+        model = mlp()
+        plan = half_plan(sl.trace(model, X[:2]))
+        receipt = sl.prune(model, plan, compensate=sl.Distill(X, steps=60)).receipt
+        with pytest.raises(sl.PlanError, match="made in inference mode; of those prune a copy"):
+            sl.prune_(model, plan, compensate=sl.Distill(X, steps=60))
+    assert receipt.effects[1].error < receipt.effects[0].error
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.05)])
+def test_half_precision_learns_nearly_as_single(dtype: torch.dtype, tolerance: float) -> None:
+    pruned, receipt = distilled(mlp().to(dtype), X.to(dtype), steps=100)
+    single = distilled(mlp(), X, steps=100).receipt.effects
+    assert {p.dtype for p in pruned.parameters()} == {dtype}
+    assert receipt.effects[1].error < receipt.effects[0].error
+    assert receipt.effects[1].error == pytest.approx(single[1].error, abs=tolerance)
+
+
+def test_an_output_that_is_the_same_for_all_examples_counts_by_its_size() -> None:
+    """As of a learned query that goes through the same layers."""
+
+    def call(self: Any, x: Tensor) -> Tensor:
+        query = self.prompt.weight + x.new_zeros(len(x), 1)
+        return self.out(self.b(F.relu(self.a(x))) * self.b(F.relu(self.a(query))).sigmoid())
+
+    model = settle(
+        Apply(call, prompt=nn.Linear(6, 1, bias=False), a=nn.Linear(6, 16), b=nn.Linear(16, 5),
+              out=nn.Linear(5, 3))
+    ).float()  # fmt: skip
+    plan = sl.plan(sl.trace(model, X[:2]), {"a": range(8)})
+    pruned = sl.prune(model, plan).model
+    distance = float(_Match(model, pruned, plan, 1.0)(X).detach())
+    with torch.no_grad():
+        before, now = (net.b(F.relu(net.a(net.prompt.weight))) for net in (model, pruned))
+        query = (now - before).square().mean() / before.square().mean()
+        aim, found = (net.b(F.relu(net.a(X))) for net in (model, pruned))
+        stream = (found - aim).square().mean() / aim.var(0, correction=0).mean()
+        out = (pruned(X) - model(X)).square().mean() / model(X).var(0, correction=0).mean()
+    assert distance == pytest.approx(float(out + (query + stream) / 2), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": -1}, "steps=-1: expected a whole number of at least 0"),
+        ({"steps": 1.5}, "steps=1.5: expected a whole"),
+        ({"batch": 0}, "batch=0: expected a whole number of at least 1"),
+        ({"lr": float("nan")}, "lr=nan: expected a finite"),
+        ({"blocks": -1.0}, "blocks=-1.0: expected a finite number of at least 0"),
+    ],
+)
+def test_arguments_out_of_range(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(sl.PlanError, match=message):
+        sl.Distill(X, **options)
+
+
+def test_steps_with_too_few_examples() -> None:
+    for nothing in (lambda inputs, random: inputs[:0], lambda inputs, random: None):
+        with pytest.raises(sl.PlanError, match="augment returned no examples where it was given 32"):
+            distilled(mlp(), X, augment=nothing)
+    model = settle(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))).float()
+    plan = half_plan(sl.trace(model, X[:2]))
+    for data, options in ((X[:1], {}), (X, {"batch": 1})):
+        with pytest.raises(sl.PlanError, match=r"give Distill more examples, and more than one .*batch="):
+            sl.prune(model, plan, compensate=sl.Distill(data, steps=2, **options))
 
 
 def test_fewer_examples_than_a_batch() -> None:

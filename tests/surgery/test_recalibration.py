@@ -62,13 +62,43 @@ def test_every_channel_leaves_with_the_mean_and_the_variance_that_it_had() -> No
     assert pruned[4].running_mean.dtype == torch.float64
 
 
-def test_batches_average_by_their_examples() -> None:
-    """One norm behind what is pruned, so that batches do not depend on each other's."""
+@pytest.mark.parametrize("memory", [2**30, 0])
+@pytest.mark.parametrize("sizes", [[4, 16], [1] * 20])
+def test_how_the_data_are_cut_does_not_matter(sizes: list[int], memory: int) -> None:
+    """Joined, or in one pass for each norm."""
+    model = network()
+    plan = sl.plan(sl.trace(model, MAPS[:2]), {"0": [0, 1, 4]})
+    whole, parts = (
+        sl.prune(model, plan, compensate=sl.RecalibrateBatchNorm(data, memory=memory)).model
+        for data in (MAPS, [*MAPS.split(sizes)])
+    )
+    for name, expected in whole.named_buffers():
+        assert torch.allclose(parts.get_buffer(name), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_images_of_several_sizes_are_pooled_by_their_places() -> None:
     model = settle(nn.Sequential(conv(3, 6), nn.ReLU(), conv(6, 5), nn.BatchNorm2d(5), head(5)))
-    a, b = (recalibrated(model, {"0": [0, 3]}, part).model[3] for part in (MAPS[:4], MAPS[4:]))
-    both = recalibrated(model, {"0": [0, 3]}, [MAPS[:4], MAPS[4:]]).model[3]
-    assert torch.allclose(both.running_mean, 0.2 * a.running_mean + 0.8 * b.running_mean)
-    assert torch.allclose(both.running_var, 0.2 * a.running_var + 0.8 * b.running_var)
+    images = [MAPS, example(4, 3, 9, 9, seed=5)]
+    pruned = recalibrated(model, {"0": [0, 3]}, images).model
+    bare = sl.prune(model, sl.plan(sl.trace(model, MAPS[:2]), {"0": [0, 3]})).model
+    with torch.no_grad():
+        before, now = (
+            torch.cat([net[:3](maps).transpose(0, 1).flatten(1) for maps in images], 1)
+            for net in (model, bare)
+        )
+    ratio = now.var(1, correction=0) / before.var(1, correction=0)
+    moved = now.mean(1) - (before.mean(1) - model[3].running_mean) * ratio.sqrt()
+    assert torch.allclose(pruned[3].running_var, model[3].running_var * ratio)
+    assert torch.allclose(pruned[3].running_mean, moved)
+
+
+def test_a_norm_that_reads_one_value_is_refused() -> None:
+    model = settle(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4), nn.BatchNorm1d(4)))
+    x = example(3, 6)
+    plan = sl.plan(sl.trace(model, x), {"0": range(4)})
+    with pytest.raises(sl.PlanError, match=r"^3 reads one value of each channel.*more examples"):
+        sl.prune(model, plan, compensate=sl.RecalibrateBatchNorm(x[:1]))
+    sl.prune(model, plan, compensate=sl.RecalibrateBatchNorm([x[:1], x[1:]]))
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,38 @@ def test_a_residual_branch_makes_up_for_what_the_shortcut_lost(norm: bool) -> No
     assert gap(run(model, VECTORS), run(alone, VECTORS)) > 1e-2
 
 
+def test_a_branch_that_is_also_read_alone_does_not_make_up_for_the_shortcut() -> None:
+    """Its other reader would get what the shortcut lost."""
+
+    def call(self: Any, x: Tensor) -> Tensor:
+        h = self.b(F.relu(self.c(x)))
+        return 0.01 * self.out(h + self.short(F.relu(self.a(x)))) + self.alone(h)
+
+    model = settle(
+        Apply(call, a=nn.Linear(6, 16), short=nn.Linear(16, 4), c=nn.Linear(6, 16), b=nn.Linear(16, 4),
+              out=nn.Linear(4, 2), alone=nn.Linear(4, 2))
+    )  # fmt: skip
+    both, one = (
+        refitted(model, keep, VECTORS).model.b for keep in ({"a": [0], "c": range(12)}, {"c": range(12)})
+    )
+    assert torch.equal(both.weight, one.weight)
+    assert torch.equal(both.bias, one.bias)
+
+
+def test_parts_of_a_weight_whichever_way_they_are_multiplied_by() -> None:
+    def network(product: Callable[[Tensor, Tensor], Tensor]) -> nn.Module:
+        def call(self: Any, x: Tensor) -> Tensor:
+            h, half = F.relu(self.a(x)), self.w.weight.shape[0] // 2
+            return self.out(product(h, self.w.weight[:half]) * product(h, self.w.weight[half:]))
+
+        return settle(Apply(call, a=nn.Linear(6, 10), w=nn.Linear(10, 8, bias=False), out=nn.Linear(4, 2)))
+
+    keep = {"a": range(6), "w": [0, 3]}
+    a, b = (refitted(network(product), keep, VECTORS).model for product in (F.linear, lambda h, w: h @ w.T))
+    assert a.w.weight.shape == (4, 6)
+    assert torch.allclose(a.w.weight, b.w.weight)
+
+
 @pytest.mark.parametrize("tokens", [3, 5])
 def test_a_norm_over_tokens_does_not_take_the_shift_of_channels(tokens: int) -> None:
     """It goes into a bias of the layer, and the error falls."""

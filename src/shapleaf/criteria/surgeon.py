@@ -23,7 +23,8 @@ class OptimalBrainSurgeon:
     consumers' outputs grows when it goes and their other weights are refitted by least squares, as
     :class:`~shapleaf.LeastSquares` does afterwards: with G the second moments of what a consumer reads, P the
     inverse of G, and W its weights, ``tr(W_u^T (P_uu)^-1 W_u) / 2`` for the block u of the unit (equation
-    5, for blocks and a linear layer). Two units that say the same are thus not both lost.
+    5, for blocks and a linear layer). Two units that say the same are thus not both lost, and one that does
+    not vary over the data costs nothing: a bias takes its place. A single example thus ranks nothing.
 
     Every consumer's error is taken relative to its whole output; the score is the rise of
     ``-log(1 - error)``, summed over consumers: the share of the signal that gets through multiplies

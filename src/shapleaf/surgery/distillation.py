@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ from .._calls import Calls, channel_axis
 from .._progress import progress
 from ..cuts import slicing
 from ..data import Batch, batches, take
-from ..errors import PlanError
+from ..errors import DataError, PlanError
+from ..linear import reading, within
 from ..records import Plan
 
 Augment = Callable[[Any, np.random.Generator], Any]
@@ -80,32 +82,50 @@ class Distill:
     blocks: float = 1.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name, count, least in (("steps", self.steps, 0), ("batch", self.batch, 1)):
+            if not isinstance(_context.number(count), int) or count < least:
+                raise PlanError(f"{name}={count!r}: expected a whole number of at least {least}.")
+        for name, value in (("lr", self.lr), ("blocks", self.blocks)):
+            if not 0 <= value < math.inf:
+                raise PlanError(f"{name}={value!r}: expected a finite number of at least 0.")
+
     def compensate(self, pruned: nn.Module, reference: nn.Module, plan: Plan) -> Sequence[str]:
-        """Train the pruned network in place.
+        """Train the pruned network in place, also under ``torch.no_grad()``.
 
         Raises:
-            PlanError: it has nothing to learn with, or the distance is not finite.
+            PlanError: it has nothing to learn with; its BatchNorms read too little per step; the augmentation
+                returned no examples; or the distance is not finite.
         """
-        examples = _examples(self.data, _context.device_of(pruned))
         match = _Match(reference, pruned, plan, self.blocks)
         with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
             _learning(pruned) as parameters,
             _context.rng(self.seed),
             progress("distill", self.steps) as step,
         ):
-            optimizer = torch.optim.Adam([{"params": [p], "lr": self.lr * _size(p)} for p in parameters])
+            examples = _examples(self.data, _context.device_of(pruned))
+            # Half precision is too coarse for single steps.
+            precise = [p.detach().to(torch.promote_types(p.dtype, torch.float32)) for p in parameters]
+            optimizer = torch.optim.Adam([{"params": [p], "lr": self.lr * _size(p)} for p in precise])
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
             for number in range(self.steps):
-                distance = match(self._inputs(examples, number))
+                distance = _measured(match, self._inputs(examples, number))
                 if not bool(distance.isfinite()):
                     raise PlanError(
                         f"distillation diverged at step {number} of {self.steps}: the distance is "
                         f"{float(distance.detach())}. Lower lr={self.lr}."
                     )
-                optimizer.zero_grad()
                 distance.backward()
+                for parameter, copy in zip(parameters, precise, strict=True):
+                    copy.grad = None if parameter.grad is None else parameter.grad.to(copy.dtype)
+                    parameter.grad = None
                 optimizer.step()
                 schedule.step()
+                for parameter, copy in zip(parameters, precise, strict=True):
+                    if parameter.dtype != copy.dtype:
+                        parameter.data.copy_(copy)
                 step("")
         return ()
 
@@ -120,7 +140,12 @@ class Distill:
             shuffled = _rng.stream(self.seed, "distill", turn).permutation(examples.examples)
             order += shuffled[at : at + size - len(order)].tolist()
         picked = _context.picked(examples.inputs, torch.tensor(order))
-        return self.augment(picked, _rng.stream(self.seed, "augment", number)) if self.augment else picked
+        if not self.augment:
+            return picked
+        augmented = self.augment(picked, _rng.stream(self.seed, "augment", number))
+        if not Batch(augmented).examples:
+            raise PlanError(f"augment returned no examples where it was given {size}.")
+        return augmented
 
 
 def _examples(data: Any, device: torch.device) -> Batch:
@@ -137,11 +162,17 @@ def _learning(model: nn.Module) -> Iterator[list[nn.Parameter]]:
         for module in model.modules():
             if isinstance(module, _NormBase) and module.running_mean is not None:
                 module.training = True
+        learning = [parameter for parameter, _, _ in before if parameter.is_floating_point()]
+        if not learning or any(parameter.is_inference() for parameter in learning):
+            raise PlanError(
+                "Distill needs parameters of floating point, and none that were made in inference mode; of "
+                "those prune a copy, with prune."
+            )
         try:
             for parameter, _, _ in before:
                 parameter.grad = None
                 parameter.requires_grad_(parameter.is_floating_point())
-            yield [parameter for parameter, _, learns in before if parameter.is_floating_point()]
+            yield learning
         finally:
             for parameter, gradient, learns in before:
                 parameter.requires_grad_(learns)
@@ -160,7 +191,10 @@ class _Match:
         self.reference, self.pruned, self.blocks = reference, pruned, blocks
         what = slicing.cuts(plan)
         sites = {site.call: site for name in plan.pruned for site in plan.graph[name].sites if site.weight}
-        self.kept = {call: what.get(str(site.weight), {}).get(1 - site.dim) for call, site in sites.items()}
+        self.axes = {call: 1 - site.dim for call, site in sites.items()}
+        self.kept = {
+            call: what.get(str(sites[call].weight), {}).get(axis) for call, axis in self.axes.items()
+        }
         self.calls = tuple(sites) if blocks else ()
 
     def __call__(self, inputs: Any) -> Tensor:
@@ -174,18 +208,20 @@ class _Match:
                     else:
                         with _context.inference(model):
                             out = _context.forward(model, inputs)
-                outs.append((_context.logits(out), record.found))
-        (aim, aims), (out, found) = outs
+                outs.append((_context.logits(out), record))
+        (aim, before), (out, now) = outs
         total = _distance(out, aim)
         parts = [
-            _distance(found[call], self._cut(call, aims[call]))
+            _distance(now.found[call], self._cut(call, before))
             for call in self.calls
-            if call in found and call in aims and found[call].ndim == aims[call].ndim
+            if call in now.found and call in before.found and now.found[call].ndim == before.found[call].ndim
         ]
         return total + self.blocks * torch.stack(parts).mean() if parts else total
 
-    def _cut(self, call: str, aim: Tensor) -> Tensor:
-        kept = self.kept[call]
+    def _cut(self, call: str, record: _Outputs) -> Tensor:
+        aim, weight, kept = record.found[call], record.weights.get(call), self.kept[call]
+        if kept is not None and weight is not None:
+            kept = within(weight, kept, self.axes[call])
         return aim if kept is None else aim.index_select(channel_axis(call), kept.to(aim.device))
 
 
@@ -193,16 +229,37 @@ class _Outputs(Calls):
     def __init__(self, model: nn.Module, calls: Sequence[str]) -> None:
         super().__init__(model)
         self.found: dict[str, Tensor] = {}
+        self.weights: dict[str, Tensor] = {}  # as the calls are given them, perhaps parts of parameters
         self._wanted = frozenset(calls)
 
     def call(self, key: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
         if key in self._wanted:
             self.found[key] = out
+            if (layer := reading(key, args, kwargs)) is not None:
+                self.weights[key] = layer.weight
         return out
 
 
+def _measured(match: _Match, inputs: Any) -> Tensor:
+    try:
+        return match(inputs)
+    except DataError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise PlanError(
+            "a BatchNorm cannot learn from steps in which it reads one value of each channel; give Distill "
+            "more examples, and more than one of them per step (batch=)."
+        ) from error
+
+
 def _distance(out: Tensor, aim: Tensor) -> Tensor:
-    """The squared distance relative to how the aim spreads over the examples."""
-    spread = (aim - aim.mean(0, keepdim=True)).square().mean()
-    return (out - aim).square().mean() / spread.clamp_min(1e-12)
+    """The squared distance relative to how the aim spreads over the examples; to its size if it does not."""
+    out, aim = (value.to(torch.promote_types(value.dtype, torch.float32)) for value in (out, aim))
+    spread, size = (aim - aim.mean(0, keepdim=True)).square().mean(), aim.square().mean()
+    still = spread <= _STILL * size
+    return (out - aim).square().mean() / torch.where(still, size, spread).clamp_min(1e-12)
+
+
+_STILL = 1e-10
+"""A variance that is a smaller share of the mean square is rounding."""

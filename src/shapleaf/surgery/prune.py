@@ -51,7 +51,8 @@ def prune(
     try:
         for parameter, _ in gradients:
             parameter.grad = None
-        pruned = _context.copied(model)
+        with torch.inference_mode(False):  # whose tensors could not learn any more
+            pruned = _context.copied(model)
     finally:
         for parameter, gradient in gradients:
             parameter.grad = gradient
@@ -131,7 +132,12 @@ def _prune(
             raise PlanError(f"group {name} cannot lose units: {plan.graph[name].blocked}.{instead(model)}")
     what = slicing.cuts(plan)
     known = {name for info in plan.graph.tensors for name in (info.name, *info.aliases)}
-    with optimizers.restored_on_failure(optimizer), slicing.restored_on_failure(model):
+    frozen = torch.is_inference_mode_enabled() and any(p.is_inference() for p in model.parameters())
+    with (
+        torch.inference_mode(frozen),  # else tensors made in the user's could not learn any more
+        optimizers.restored_on_failure(optimizer),
+        slicing.restored_on_failure(model),
+    ):
         proof = Proof(model, plan)
         if optimizer is not None and what:
             optimizers.slice_state(optimizer, model, what)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,9 @@ from .._ridge import Ridge
 from ..cuts import slicing
 from ..data import Batch, batches
 from ..errors import PlanError
-from ..linear import Linear, places
+from ..linear import Linear, places, within
 from ..records import Plan
-from ..watching import Seen, Uses, watch
+from ..watching import Seen, Uses, summed, watch
 from .compensation import add_bias, unbiased
 
 
@@ -28,7 +28,8 @@ class LeastSquares:
 
     Layer by layer, in the order in which they run, the weights on the kept inputs and the bias are
     chosen so that the layer returns, from what the pruned network really gives it, what it returned in
-    the intact one. Where the result is added to a shortcut, it makes up for what the shortcut lost, too.
+    the intact one. Where the result is added to a shortcut, and read by nothing else, it makes up for what
+    the shortcut lost, too.
     Weights are drawn to their old values by a ridge penalty, in units of each input's variance, which is
     chosen for every layer so that one half of the examples predicts the other best; no change at all is
     among the choices. Layers without bias get the shift into the running mean of the BatchNorm behind
@@ -60,9 +61,12 @@ class LeastSquares:
         device = _context.device_of(pruned)
         data = list(batches(self.data, device=device, labelled=False))
         layers, notes = _layers(pruned, plan, data[0])
+        # What is added may come from another call of the same layer, if there are several.
+        single = [calls[0] for _, calls in layers if len(calls) == 1]
+        sums = summed(pruned, data[0][:2].inputs, single)
         with progress("refit", len(layers)) as step:
             for weight, calls in layers:
-                _Refit(pruned, reference, plan, weight, calls).run(data, self.memory)
+                _Refit(pruned, reference, plan, weight, calls, sums).run(data, self.memory)
                 step(weight)
         return notes
 
@@ -98,9 +102,16 @@ class _Refit:
     """One weight, the calls that multiply by it, and where their shift can go."""
 
     def __init__(
-        self, pruned: nn.Module, reference: nn.Module, plan: Plan, weight: str, calls: Sequence[str]
+        self,
+        pruned: nn.Module,
+        reference: nn.Module,
+        plan: Plan,
+        weight: str,
+        calls: Sequence[str],
+        sums: Container[str],
     ) -> None:
         self.pruned, self.reference, self.weight, self.calls = pruned, reference, weight, calls
+        self.sums = sums
         self.what = slicing.cuts(plan)
         dims = {site.call: site.dim for group in plan.graph for site in group.sites if site.call in calls}
         self.axis = 1 - dims[calls[0]]
@@ -156,8 +167,7 @@ class _Refit:
                 self.what.get(f"{self.norm_of[call]}.running_mean", {}),
             )
             missing += _along(moved.double(), axis, missing.ndim)
-        alone = len(self.calls) == 1  # else what is added may come from another call of this layer
-        if alone and before.other is not None and now.other is not None:
+        if call in self.sums and before.other is not None and now.other is not None:
             lost = mine(before.other).double() - now.other.double()
             missing += lost * _along(_inverse(now.factor), axis, missing.ndim)
         return missing
@@ -165,14 +175,7 @@ class _Refit:
     def _kept(self, layer: Linear) -> Tensor | None:
         """Which of the intact layer's outputs are left."""
         positions = self.what.get(self.weight, {}).get(self.axis)
-        if positions is None:
-            return None
-        whole = layer.weight._base
-        if whole is None or whole.shape == layer.weight.shape or layer.weight.numel() == whole.numel():
-            return positions
-        start = (layer.weight.storage_offset() - whole.storage_offset()) // whole.stride(self.axis)
-        length = layer.weight.shape[self.axis]
-        return positions[(positions >= start) & (positions < start + length)] - start
+        return None if positions is None else within(layer.weight, positions, self.axis)
 
     def _gather(self, ridge: Ridge, batch: Batch, now: Seen, missing: Tensor) -> None:
         layer, size = now.layer, len(now.layer.input)
