@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import shapleaf as sl
 from shapleaf import slimming
@@ -40,6 +41,14 @@ def test_half_the_macs_and_most_of_the_accuracy(task) -> None:
     assert report.scores.curves.keys() == report.scores.values.keys()
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert model.training
+
+
+def test_shuffled_data_leave_the_callers_random_numbers_alone(task) -> None:
+    model, calibration, test = task
+    loaders = [DataLoader(TensorDataset(*part), 50, shuffle=True) for part in (calibration, test)]
+    before = torch.get_rng_state()
+    sl.slim(model, loaders[0], sl.Macs(keep=0.5), test=loaders[1], effort="fast")
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_parts_can_be_chosen(task) -> None:
