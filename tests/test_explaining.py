@@ -17,6 +17,7 @@ import shapleaf as sl
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "papers" / "pruning-by-explaining"
+FOLDERS = (ROOT / "benchmarks", ROOT / "papers" / "shapley-pruning", STUDY)
 
 
 def script(name: str) -> Any:
@@ -24,7 +25,8 @@ def script(name: str) -> Any:
 
     @pytest.fixture(name=name)
     def load(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-        monkeypatch.syspath_prepend(str(STUDY))
+        for folder in FOLDERS:  # the scripts add them once, and a test takes back what was added in it
+            monkeypatch.syspath_prepend(str(folder))
         return importlib.import_module(name)
 
     return load
