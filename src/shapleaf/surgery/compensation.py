@@ -153,9 +153,10 @@ def add_bias(model: nn.Module, name: str, value: Tensor) -> None:
     module: Any = dict(model.named_modules()).get(name)
     free = module is not None and module._parameters.get("bias", 0) is None
     weight = next(iter(attributes.weights(module)), None) if free else None
-    width = getattr(module, "out_features", getattr(module, "out_channels", None))
-    if weight is None or width is None:
+    if weight is None:
         raise PlanError(f"{name or 'the model'} has no place for a bias.")
+    width = getattr(module, "out_features", getattr(module, "out_channels", None))
+    width = len(weight) if width is None else width  # a program's modules hold nothing but their tensors
     if len(value) != width:
         raise PlanError(f"{name} has {width} outputs and cannot be given a bias of {len(value)}.")
     module.bias = nn.Parameter(value.to(weight).contiguous(), requires_grad=weight.requires_grad)
