@@ -24,6 +24,9 @@ from torch.overrides import TorchFunctionMode
 from .layers import EQUIVALENTS
 from .layers.recurrent import recur
 
+CONVOLUTIONS = frozenset(f"conv{kind}{rank}d" for kind in ("", "_transpose") for rank in (1, 2, 3))
+"""The names of functions that convolve."""
+
 
 def function_of(key: str) -> str:
     """The function that a call of this name runs.

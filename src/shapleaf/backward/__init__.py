@@ -8,11 +8,12 @@ its function does, and a subclass of :class:`Backward` says how its gradient is 
 from .affine import Affine, affine
 from .backward import Backward
 from .carrying import averaged, carried, scaled, sloped, stabilised, standardised
-from .kinds import KINDS
+from .kinds import KINDS, WEIGHTED
 from .rescaling import Remembered, Rescaled
 
 __all__ = [
     "KINDS",
+    "WEIGHTED",
     "Affine",
     "Backward",
     "Remembered",

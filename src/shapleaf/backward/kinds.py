@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._calls import CONVOLUTIONS
 from .affine import PRODUCTS
 
 
@@ -50,13 +51,16 @@ SCALAR = _names(
 )
 """Functions of every number by itself."""
 
+WEIGHTED = CONVOLUTIONS | {"linear"}
+"""Functions of layers that are given weights and a bias."""
+
 _FACTORS = _names("mul multiply __mul__ __rmul__")
 _QUOTIENTS = _names("div divide true_divide __truediv__ __rtruediv__ __rdiv__")
 KINDS: dict[str, str] = {
     **dict.fromkeys(LINEAR, "plain"),
     **dict.fromkeys(PIECEWISE, "piecewise"),
     **dict.fromkeys(SCALAR, "scalar"),
-    **dict.fromkeys(("linear", *(f"conv{t}{n}d" for t in ("", "_transpose") for n in "123")), "layer"),
+    **dict.fromkeys(sorted(WEIGHTED), "layer"),
     **dict.fromkeys(PRODUCTS, "layer"),
     **dict.fromkeys(_FACTORS, "product"),
     **dict.fromkeys(_QUOTIENTS, "quotient"),

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .._calls import Call, function_of
+from .._calls import CONVOLUTIONS, Call, function_of
 from ..errors import CriterionError
 from ..masking import Gate
 from .game import precise
@@ -17,8 +17,6 @@ from .moments import contraction
 
 CHUNK = 2**23
 """Bytes of contributions that are held at a time."""
-
-CONVOLUTIONS = {f"conv{kind}{axes}d" for kind in ("", "_transpose") for axes in (1, 2, 3)}
 
 
 def refusal(name: str, key: str, why: str) -> CriterionError:

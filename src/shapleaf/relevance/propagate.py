@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from .. import _context
 from .._calls import Call, function_of
-from ..backward import Affine, Backward, carried, scaled, sloped, standardised
+from ..backward import WEIGHTED, Affine, Backward, carried, scaled, sloped, standardised
 from ..errors import CriterionError
 from ..masking import Gates, Replace
 from ..watching import batch_norm
@@ -79,7 +79,7 @@ class Relevance(Backward):
         name = function_of(key)
         if all(map(self.fixed, _context.tensors((args, kwargs)))):
             self._fixed |= {id(tensor): tensor for tensor in _context.tensors(out)}
-            begins = name in _FUSED  # such as a query that is learned; a product of weights is one of them
+            begins = name in WEIGHTED  # such as a query that is learned; a product of weights is one of them
         else:
             begins = key in self.rules or name == "embedding"
         return scaled(out.requires_grad_(), 1.0) if begins else out
@@ -90,7 +90,7 @@ class Relevance(Backward):
 
     def weighted(self, layer: Affine) -> Tensor:
         z = layer()
-        if layer.call.key in self.norms and function_of(layer.call.key) in _FUSED:
+        if layer.call.key in self.norms and function_of(layer.call.key) in WEIGHTED:
             self._unnormed[id(z)] = (z, layer)
             return z
         return self._ruled(layer, z)
@@ -234,9 +234,6 @@ class Relevance(Backward):
             for tensor in _context.tensors(out):
                 self._mark(tensor, level)
         return out
-
-
-_FUSED = {"linear", *(f"conv{turned}{n}d" for turned in ("", "_transpose") for n in "123")}
 
 
 def _fused(layer: Affine, given: Mapping[str, Any]) -> Affine:

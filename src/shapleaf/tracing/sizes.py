@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from .._calls import function_of
+from .._calls import CONVOLUTIONS, function_of
 from .labels import Labeling, axes_of
 
 LEAVES = (
@@ -181,7 +181,6 @@ VIEWS = frozenset("view reshape unflatten".split())
 MADE = frozenset("expand broadcast_to zeros ones full empty new_zeros new_ones new_full new_empty".split())
 """Functions whose result is the same all along an axis whose length they are told."""
 
-CONVOLUTIONS = frozenset(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))
 TOLD = (
     VIEWS
     | MADE
